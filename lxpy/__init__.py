@@ -1,0 +1,3 @@
+"""lxpy: a system-container manager that speaks LXD's REST API."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""A `Spec` becomes a running system; Python's standard library only."""
