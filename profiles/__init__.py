@@ -1,0 +1,1 @@
+"""Built-in profiles: one YAML file each, read through importlib.resources."""

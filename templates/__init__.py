@@ -1,0 +1,1 @@
+"""What the daemon renders: dnsmasq and nftables configuration, image recipes."""
