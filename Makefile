@@ -1,0 +1,61 @@
+# lxpy. Variables: PREFIX (virtual environment), BINDIR (where the commands go), PYTHON, K (pytest -k)
+
+PREFIX  ?= /opt/lxpy
+BINDIR  ?= /usr/local/bin
+PYTHON  ?= /usr/bin/python3
+K       ?=
+export PREFIX BINDIR PYTHON
+
+bin    := $(PREFIX)/bin
+pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
+
+.PHONY: help install demo check format test test-unit test-system test-conformance bench uninstall clean develop
+
+help:
+	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
+	@echo 'make demo        install, then launch a Debian 13 container and enter it'
+	@echo 'make check       format, lint, types, import rules, unit tests'
+	@echo 'make test        check, then the system and conformance tests (root)'
+	@echo 'make bench       lxpy beside LXD on this machine'
+	@echo 'make uninstall   remove lxpy; PURGE=1 removes the instances, too'
+
+install:
+	@packaging/install.sh install
+
+develop:
+	@packaging/install.sh develop
+
+demo: install
+	@packaging/demo.sh
+
+check: develop
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	PYTHONPATH=. $(bin)/lint-imports --no-cache
+	$(pytest) tests/unit
+
+format: develop
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+test: check test-system test-conformance
+
+test-unit: develop
+	$(pytest) tests/unit
+
+test-system: develop
+	$(pytest) tests/system
+
+test-conformance: develop
+	$(pytest) tests/conformance
+
+bench: develop
+	PYTHONPATH=. benchmarks/run.sh
+
+uninstall:
+	@packaging/uninstall.sh
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
