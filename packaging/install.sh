@@ -16,7 +16,7 @@ stamps=$PREFIX/stamps
 
 # What the daemon calls (see `lxpy doctor`), and what the tests need besides.
 host_packages="python3 python3-venv ca-certificates dnsmasq-base iproute2 lxcfs mmdebstrap nftables
-    squashfs-tools tar xz-utils zstd bzip2 gzip uidmap"
+    squashfs-tools tar xz-utils zstd bzip2 gzip"
 test_packages="lxd-client busybox-static jq curl git"
 
 say() { echo "lxpy: $*"; }
@@ -34,12 +34,12 @@ apt_install() { # PACKAGE...: those missing
     [ -n "$missing" ] || return 0
     say "apt-get install$missing"
     export DEBIAN_FRONTEND=noninteractive
-    # A service of these packages must not start here: lxpyd runs its own.
     for update in no yes; do
         [ $update = no ] || apt-get -o DPkg::Lock::Timeout=300 update -qq || true
         # shellcheck disable=SC2086
-        apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >&2 && return 0
+        log=$(apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing 2>&1) && return 0
     done
+    echo "$log" >&2
     die "apt-get could not install:$missing"
 }
 

@@ -1,0 +1,1 @@
+"""Tests: unit (no root), system (root, a real daemon) and conformance (LXD's own clients)."""

@@ -1,0 +1,1 @@
+"""Images that the tests boot: a tiny one, and full distributions, built once."""
