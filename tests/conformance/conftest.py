@@ -1,35 +1,115 @@
-"""Conformance: clients made for LXD, unchanged, drive our daemon. Needs root."""
+"""Conformance: clients made for LXD, unchanged, drive our daemon. Needs root.
+
+With LXD_CONFORMANCE_DIR=/var/lib/lxd the same checks run against a real LXD, whose default profile
+has a root disk and a network card with DHCP: what they ask for is what LXD does.
+"""
 
 from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.support.fixtures import (
     busybox_image,
     commands,
-    daemon,
-    debian12,
-    debian13,
-    launch,
-    own_daemon,
     shared_daemon,
-    shared_debian12,
-    shared_debian13,
-    shared_tiny,
-    tiny,
     work_directory,
 )
 
-__all__ = [
-    "busybox_image",
-    "commands",
-    "daemon",
-    "debian12",
-    "debian13",
-    "launch",
-    "own_daemon",
-    "shared_daemon",
-    "shared_debian12",
-    "shared_debian13",
-    "shared_tiny",
-    "tiny",
-    "work_directory",
-]
+__all__ = ["busybox_image", "commands", "shared_daemon", "work_directory"]
+
+
+class Lxc:
+    """LXD's own command line against one daemon."""
+
+    def __init__(self, directory: Path, conf: Path) -> None:
+        self.directory = directory
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("LXD_", "LXPY_"))}
+        self.environment = {**kept, "LXD_DIR": str(directory), "LXD_CONF": str(conf)}
+
+    def run(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `lxc WORDS`; text in, text out; nothing is checked."""
+        options = {"timeout": 60, "stdin": subprocess.DEVNULL} | options
+        if "input" in options:
+            del options["stdin"]
+        argv = ["lxc", *(str(word) for word in words)]
+        return subprocess.run(
+            argv, env=self.environment, text=True, capture_output=True, check=False, **options
+        )
+
+    def __call__(self, *words: str | Path, **options: Any) -> str:
+        """Run `lxc WORDS`, which must succeed; what it printed."""
+        done = self.run(*words, **options)
+        text = f"lxc {' '.join(map(str, words))}: exit {done.returncode}: {done.stderr.strip()}"
+        assert done.returncode == 0, text
+        return done.stdout
+
+    def refused(self, *words: str | Path, **options: Any) -> str:
+        """Run `lxc WORDS`, which must fail with a message; the message."""
+        done = self.run(*words, **options)
+        assert done.returncode != 0, f"lxc {' '.join(map(str, words))} succeeded: {done.stdout}"
+        assert done.stderr.strip(), "it failed without a word"
+        return done.stderr
+
+    def query(self, url: str, *words: str) -> Any:
+        """The metadata that `lxc query URL` prints."""
+        text = self("query", *words, url)
+        return json.loads(text) if text.strip() else None
+
+    def status(self, name: str) -> str:
+        """The instance's state as `lxc list` shows it."""
+        return self("list", f"^{name}$", "-c", "s", "-f", "csv").strip()
+
+
+@pytest.fixture(scope="session")
+def lxd_directory(request: pytest.FixtureRequest) -> Path:
+    """Where the daemon under test lives."""
+    if other := os.environ.get("LXD_CONFORMANCE_DIR"):
+        return Path(other)
+    return Path(request.getfixturevalue("shared_daemon").directory)
+
+
+@pytest.fixture(scope="session")
+def lxc(lxd_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Lxc:
+    """LXD's own client."""
+    if not shutil.which("lxc"):
+        pytest.skip("needs LXD's client (lxd-client)")
+    return Lxc(lxd_directory, tmp_path_factory.mktemp("lxc"))
+
+
+@pytest.fixture(scope="session")
+def image(lxc: Lxc, busybox_image: Path) -> Iterator[str]:
+    """The tiny image, imported by `lxc image import`; its alias."""
+    lxc("image", "import", busybox_image, "--alias", "conformance")
+    yield "conformance"
+    lxc("image", "delete", "conformance")
+
+
+@pytest.fixture
+def instance(lxc: Lxc, image: str) -> Iterator[Callable[..., str]]:
+    """Launch (or init) instances by `lxc`; deleted after the test."""
+    names: list[str] = []
+
+    def make(name: str, *words: str, verb: str = "launch") -> str:
+        names.append(name)
+        lxc(verb, image, name, *words)
+        return name
+
+    yield make
+    for name in names:
+        lxc.run("delete", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def running(lxc: Lxc, image: str) -> Iterator[str]:
+    """A running instance for tests that only look at it."""
+    lxc("launch", image, "looked-at")
+    yield "looked-at"
+    lxc("delete", "--force", "looked-at")
