@@ -1,0 +1,1 @@
+"""Figures of lxpy beside LXD's, from one run on one machine."""

@@ -1,0 +1,46 @@
+#!/bin/bash
+# lxd.sh start|stop: Debian's LXD, by hand, in LXD_DIR, with a directory pool and a bridge.
+# Stopping removes everything it made.
+set -euo pipefail
+: "${LXD_DIR:?}"
+export LXD_DIR
+bridge=lxdbench0
+
+start() {
+    command -v lxd >/dev/null || apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends lxd >&2
+    mkdir -p "$LXD_DIR"
+    # Each running systemd holds about ten inotify instances; the kernel's default is 128 in all.
+    [ "$(cat /proc/sys/fs/inotify/max_user_instances)" -ge 4096 ] || sysctl -q -w fs.inotify.max_user_instances=4096
+    if ! lxd waitready --timeout=1 2>/dev/null; then
+        setsid lxd --group root >"$LXD_DIR.log" 2>&1 </dev/null &
+        lxd waitready --timeout=60
+    fi
+    lxc storage show default >/dev/null 2>&1 || lxd init --preseed <<EOF
+config: {images.auto_update_interval: "0"}
+networks:
+- {name: $bridge, type: bridge, config: {ipv4.address: auto, ipv6.address: none}}
+storage_pools:
+- {name: default, driver: dir}
+profiles:
+- name: default
+  devices:
+    root: {type: disk, path: /, pool: default}
+    eth0: {type: nic, name: eth0, network: $bridge}
+EOF
+}
+
+stop() {
+    if lxd waitready --timeout=1 2>/dev/null; then
+        for name in $(lxc list -c n -f csv); do lxc delete --force "$name"; done
+        for image in $(lxc image list -c F -f csv); do lxc image delete "$image"; done
+        printf 'config: {}\ndevices: {}\n' | lxc profile edit default
+        lxc network delete $bridge || true
+        lxc storage delete default || true
+        lxd shutdown --timeout=60
+    fi
+    # What LXD leaves mounted.
+    findmnt -rno TARGET | grep "^$LXD_DIR/" | sort -r | while read -r target; do umount -l "$target"; done
+    rm -rf --one-file-system "$LXD_DIR" "$LXD_DIR.log"
+}
+
+"$1"
