@@ -1,0 +1,84 @@
+"""Running the host's programs from the event loop: output collected, errors with a cause."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lxpy.errors import Failed, MissingTool
+
+# Program -> (Debian package, what it is needed for), where the names differ or it may be absent.
+_PACKAGES = {
+    "dnsmasq": ("dnsmasq-base", "DHCP and DNS of a managed network"),
+    "nft": ("nftables", "the firewall of a managed network"),
+    "mmdebstrap": ("mmdebstrap", "building a Debian image"),
+    "unsquashfs": ("squashfs-tools", "unpacking a squashfs image"),
+    "mksquashfs": ("squashfs-tools", "packing a squashfs image"),
+    "zstd": ("zstd", "packing and unpacking a zstd image"),
+    "xz": ("xz-utils", "packing and unpacking an xz image"),
+    "bzip2": ("bzip2", "packing and unpacking a bzip2 image"),
+    "lxcfs": ("lxcfs", "showing guests their own limits in /proc"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that has ended: exit status (negative: the signal's number) and its output."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run(
+    *argv: str,
+    input: bytes | None = None,
+    timeout_s: float | None = 60,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> Completed:
+    """Run a program to its end; it has no standard input but `input`, and speaks C's language.
+
+    Raises MissingTool when it is not installed; Failed when `check` and its status is not 0, or
+    after `timeout_s`. A program whose caller is cancelled is killed, and awaited.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C", **(env or {})},
+            cwd=cwd,
+        )
+    except FileNotFoundError as error:
+        package, purpose = _PACKAGES.get(argv[0], (argv[0], "this"))
+        raise MissingTool(argv[0], package, purpose) from error
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(input)
+    except TimeoutError as error:
+        raise Failed(f"{argv[0]} did not end within {timeout_s:g} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    completed = Completed(argv, process.returncode, stdout, stderr)
+    if check and completed.returncode != 0:
+        raise Failed(_complaint(completed))
+    return completed
+
+
+def _complaint(completed: Completed) -> str:
+    said = (completed.stderr or completed.stdout).decode("utf-8", "replace").strip()
+    command = shlex.join(completed.argv)
+    if len(command) > 200:
+        command = command[:200] + "..."
+    reason = said[-2000:] if said else f"exit status {completed.returncode}"
+    return f"Failed to run: {command}: {reason}"

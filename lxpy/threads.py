@@ -1,0 +1,26 @@
+"""Blocking work in a thread, such that a cancelled caller does not leave it running behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run a short blocking call in a thread and return its result.
+
+    Unlike `asyncio.to_thread`, a cancellation is raised only after the call has come to its end:
+    whoever cleans up then (closes the descriptor, removes the directory) meets nobody.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # seen: the cancellation is what the caller hears of
+        raise
