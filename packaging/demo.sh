@@ -22,7 +22,7 @@ if ! { [ -S "$socket" ] && ready; }; then
 fi
 
 if ! $lxpy info demo >/dev/null 2>&1; then
-    show $lxpy launch images:debian/13 demo
+    show $lxpy launch "${DEMO_IMAGE:-images:debian/13}" demo
 else
     $lxpy list '^demo$' -c s -f csv | grep -q RUNNING || show $lxpy start demo
 fi

@@ -238,8 +238,8 @@ class Daemon:
         if problem is not None:
             raise AssertionError(f"shutdown failed: {problem}\n{self.tail()}") from problem
 
-    def destroy(self) -> None:
-        """Remove whatever is left of it on this host, without its help."""
+    def power_cut(self) -> None:
+        """Take away everything that a reboot of the host takes away; the directory stays."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
         for pid in self.supervisors:
@@ -248,13 +248,20 @@ class Daemon:
             self._destroy_cgroups()
         for pid in processes.matching(f"{self.directory}/"):
             processes.end(pid, signal.SIGKILL)
+        self._delete_bridges()
+        self._unmount()
+
+    def destroy(self) -> None:
+        """Remove whatever is left of it on this host, without its help."""
+        self.power_cut()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _delete_bridges(self) -> None:
         for bridge in self.bridges:
             subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
             for table in nft_tables():
                 if table.split()[-1] in (f"lxpy_{bridge}", f"lxpy-{bridge}"):
                     subprocess.run(["nft", "delete", "table", *table.split()], check=False)
-        self._unmount()
-        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _destroy_cgroups(self) -> None:
         for pid in processes.in_cgroup(self.cgroup):
