@@ -32,7 +32,7 @@ check: develop
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
-	PYTHONPATH=. $(bin)/lint-imports --no-cache
+	PYTHONPATH=. $(bin)/lint-imports --no-cache --no-logo
 	$(pytest) tests/unit
 
 format: develop
