@@ -1,0 +1,1 @@
+"""What an instance is: pure rules, no I/O. Values in, values out."""

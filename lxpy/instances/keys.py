@@ -1,0 +1,307 @@
+"""The table of instance config keys: what validation, live update, help and documents read.
+
+Source: LXD docs, "Instance options".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import yaml
+
+from lxpy.errors import InvalidConfig
+from lxpy.instances import idmaps
+from lxpy.instances.allowance import parse_allowance
+from lxpy.instances.rlimits import NAMES as RLIMITS
+from lxpy.instances.rlimits import parse_rlimit
+from lxpy.keys import (
+    BLOB,
+    BOOL,
+    CPU_LIMIT,
+    CRON,
+    EXPIRY,
+    HWADDR,
+    INT,
+    MEMORY,
+    STRING,
+    UINT,
+    ConfigKey,
+    Keys,
+    Type,
+    choice,
+    integer,
+    listing,
+    matching,
+    table,
+)
+from lxpy.units import is_false, is_true, parse_size
+
+_SYSCTL = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@-]+)+")
+_ENVIRONMENT = re.compile(r"[^=\0\s]+")
+_SYSCALL = re.compile(r"[a-z0-9_]+( errno [0-9]{1,4})?")
+
+
+def _limit_priority(value: str) -> None:
+    if not value.isascii() or not value.isdigit() or len(value) > 2 or int(value) > 10:
+        raise InvalidConfig(f'Invalid value for a limit "{value}". Must be between 0 and 10')
+
+
+def _cloud_config(value: str) -> None:
+    first = value.partition("\n")[0].strip()
+    if first not in ("#cloud-config", "## template: jinja"):
+        return  # a script, or another of cloud-init's formats
+    try:
+        yaml.load(value, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise InvalidConfig(f"Invalid value: it is not YAML: {problem}") from error
+
+
+def _syscalls(value: str) -> None:
+    for line in value.splitlines():
+        call = line.strip()
+        if call and not call.startswith("#") and not _SYSCALL.fullmatch(call):
+            raise InvalidConfig(
+                f'Invalid value "{call}": write one system call on a line, "NAME" or '
+                '"NAME errno NUMBER"'
+            )
+
+
+_PRIORITY = Type("integer", _limit_priority)
+_CLOUD_CONFIG = Type("string", _cloud_config)
+_SYSCALLS = Type("string", _syscalls)
+_ALLOWANCE = Type("string", parse_allowance)
+_RLIMIT = Type("string", parse_rlimit)
+_IDMAP_RAW = Type("blob", idmaps.parse_raw)
+_IDMAP_JSON = Type("string", idmaps.from_json)
+_POWER = choice("RUNNING", "STOPPED")
+_TRIGGERS = choice("create", "copy", "rename")
+_PATTERN = matching(r"[^/]*", 'a name without "/", such as "snap%d"')
+
+_BOOT = (
+    ConfigKey("boot.autostart", BOOL, description="Start with the daemon; unset: as it was left"),
+    ConfigKey("boot.autostart.delay", UINT, "0", description="Seconds to wait after its start"),
+    ConfigKey("boot.autostart.priority", INT, "0", description="Higher ones start first"),
+    ConfigKey(
+        "boot.host_shutdown_timeout", UINT, "30", live=True,
+        description="Seconds to wait for a clean stop when the host goes down",
+    ),
+    ConfigKey("boot.stop.priority", INT, "0", description="Higher ones stop first"),
+)  # fmt: skip
+_CLOUD_INIT = (
+    ConfigKey("cloud-init.network-config", STRING, description="Network config of cloud-init"),
+    ConfigKey("cloud-init.user-data", _CLOUD_CONFIG, description="User data of cloud-init"),
+    ConfigKey("cloud-init.vendor-data", _CLOUD_CONFIG, description="Vendor data of cloud-init"),
+)
+_LIMITS = (
+    ConfigKey("limits.cpu", CPU_LIMIT, live=True, description='Number of cpus, or a set: "0-3,5"'),
+    ConfigKey(
+        "limits.cpu.allowance", _ALLOWANCE, "100%", live=True,
+        description='A share ("50%") when cpus are scarce, or a hard quota ("25ms/100ms")',
+    ),
+    ConfigKey("limits.cpu.priority", _PRIORITY, "10", live=True,
+              description="Weight among instances of the same share, 0 to 10"),
+    ConfigKey("limits.disk.priority", _PRIORITY, "5", live=True,
+              description="Weight of its reads and writes, 0 to 10"),
+    *(ConfigKey(f"limits.hugepages.{size}", Type("string", parse_size), live=True,
+                description=f"Limit of {size} huge pages")
+      for size in ("64KB", "1MB", "2MB", "1GB")),
+    *(ConfigKey(f"limits.kernel.{name}", _RLIMIT,
+                description=f"Resource limit {name} of init: SOFT:HARD")
+      for name in sorted(RLIMITS)),
+    ConfigKey("limits.memory", MEMORY, live=True,
+              description='Memory it can use: "512MiB", or a share of the host: "50%"'),
+    ConfigKey("limits.memory.enforce", choice("hard", "soft"), "hard", live=True,
+              description="soft: may use more while the host has it to spare"),
+    ConfigKey("limits.memory.swap", BOOL, "true", live=True,
+              description="Whether its memory may be swapped out"),
+    ConfigKey("limits.memory.swap.priority", _PRIORITY, "10", live=True,
+              description="The higher, the less likely it is swapped out, 0 to 10"),
+    ConfigKey("limits.network.priority", _PRIORITY, "0", live=True,
+              description="Priority of its packets, 0 to 10"),
+    ConfigKey("limits.processes", integer(1), live=True, description="Number of processes"),
+)  # fmt: skip
+_SECURITY = (
+    ConfigKey("security.devlxd", BOOL, "true", description="Show /dev/lxd inside"),
+    ConfigKey("security.devlxd.images", BOOL, "false", live=True,
+              description="Let it fetch images through /dev/lxd"),
+    ConfigKey("security.idmap.base", UINT, description="First host id, instead of a free range"),
+    ConfigKey("security.idmap.isolated", BOOL, "true",
+              description="Kept for LXD's clients: each instance has its own ids"),
+    ConfigKey("security.idmap.size", integer(1, 1 << 31),
+              description="Number of ids; 65536, with nesting 1048576"),
+    ConfigKey("security.live", BOOL, "true",
+              description="Prepare /run so that the instance can be checkpointed"),
+    ConfigKey("security.nesting", BOOL, "false", live=True,
+              description="Let containers run inside"),
+    ConfigKey("security.privileged", BOOL, "false",
+              description="Run without a user namespace: its root is the host's root"),
+    ConfigKey("security.protection.delete", BOOL, "false", live=True,
+              description="Refuse to delete it"),
+    ConfigKey("security.protection.shift", BOOL, "false", live=True,
+              description="Kept for LXD's clients: files are never shifted"),
+    ConfigKey("security.syscalls.allow", STRING, description="The only system calls it may use"),
+    ConfigKey("security.syscalls.deny", _SYSCALLS,
+              description="System calls it may not use, one on a line"),
+    ConfigKey("security.syscalls.deny_compat", BOOL, "false",
+              description="Refuse system calls of 32 bit programs"),
+    ConfigKey("security.syscalls.deny_default", BOOL, "true",
+              description="Refuse what no container needs (loading modules, kexec)"),
+    ConfigKey("security.syscalls.blacklist", _SYSCALLS, description="Old security.syscalls.deny"),
+    ConfigKey("security.syscalls.blacklist_compat", BOOL, "false",
+              description="Old name of security.syscalls.deny_compat"),
+    ConfigKey("security.syscalls.blacklist_default", BOOL, "true",
+              description="Old name of security.syscalls.deny_default"),
+    ConfigKey("security.syscalls.whitelist", STRING, description="Old security.syscalls.allow"),
+    *(ConfigKey(f"security.syscalls.intercept.{name}", BOOL, "false",
+                description=f"Carry out {name} for it where that is safe")
+      for name in ("bpf", "bpf.devices", "mknod", "mount", "mount.shift", "sched_setscheduler",
+                   "setxattr", "sysinfo")),
+    ConfigKey("security.syscalls.intercept.mount.allowed", STRING, live=True,
+              description="Filesystems it may mount"),
+    ConfigKey("security.syscalls.intercept.mount.fuse", STRING, live=True,
+              description="Filesystems it mounts through a FUSE program"),
+)  # fmt: skip
+_OTHERS = (
+    ConfigKey("cluster.evacuate", choice("auto", "migrate", "live-migrate", "stop"), "auto",
+              description="What happens when its host is evacuated"),
+    ConfigKey("environment.*", STRING, live=True, description="Environment of init and commands"),
+    ConfigKey("image.*", STRING, description="Properties of the image it was made from"),
+    ConfigKey("linux.kernel_modules", listing(matching(r"[A-Za-z0-9_-]+", "names of modules")),
+              live=True, description="Kernel modules to load on the host before its start"),
+    ConfigKey("linux.sysctl.*", STRING, description="Kernel settings inside"),
+    ConfigKey("migration.incremental.memory", BOOL, "false", live=True,
+              description="Copy memory in rounds while it runs"),
+    ConfigKey("migration.incremental.memory.goal", integer(0, 100), "70", live=True,
+              description="Percent of memory in sync before it is stopped"),
+    ConfigKey("migration.incremental.memory.iterations", UINT, "10", live=True,
+              description="Most rounds of copying"),
+    ConfigKey("nvidia.driver.capabilities", STRING, "compute,utility",
+              description="What the driver is for"),
+    ConfigKey("nvidia.require.cuda", STRING, description="Version of CUDA it needs"),
+    ConfigKey("nvidia.require.driver", STRING, description="Version of the driver it needs"),
+    ConfigKey("nvidia.runtime", BOOL, "false", description="Show the host's NVIDIA libraries"),
+    ConfigKey("raw.apparmor", BLOB, live=True, description="Lines for its AppArmor profile"),
+    ConfigKey("raw.idmap", _IDMAP_RAW, description='Lines "uid|gid|both HOST INSIDE"'),
+    ConfigKey("raw.lxc", BLOB, description="Kept for LXD's clients: settings of liblxc"),
+    ConfigKey("raw.seccomp", BLOB, description="Seccomp policy"),
+    ConfigKey("snapshots.expiry", EXPIRY, description='When snapshots expire: "2w 3d"'),
+    ConfigKey("snapshots.pattern", _PATTERN, "snap%d", description="Names of snapshots"),
+    ConfigKey("snapshots.schedule", CRON, description="When to make snapshots: cron, or @daily"),
+    ConfigKey("snapshots.schedule.stopped", BOOL, "false",
+              description="Make scheduled snapshots of a stopped instance too"),
+    ConfigKey("user.*", STRING, description="Yours"),
+)  # fmt: skip
+_VOLATILE = (
+    *(ConfigKey(f"volatile.*.{name}", STRING)
+      for name in ("apply_quota", "bus", "ceph_rbd", "devlxd.owner", "driver", "host_name", "id",
+                   "last_state.created", "last_state.mtu", "last_state.vdpa.name",
+                   "last_state.vf.hwaddr", "last_state.vf.id", "last_state.vf.parent",
+                   "last_state.vf.spoofcheck", "last_state.vf.vlan", "mtu", "name", "uuid",
+                   "vlan", "spoofcheck", "created")),
+    ConfigKey("volatile.*.hwaddr", HWADDR, description="Address of a network device"),
+    ConfigKey("volatile.*.last_state.hwaddr", HWADDR),
+    *(ConfigKey(f"volatile.{name}", STRING)
+      for name in ("apply_nvram", "apply_quota", "attached_volumes", "base_image", "bus.mode",
+                   "cloud-init.instance-id", "cluster.group", "evacuate.origin", "uuid",
+                   "uuid.generation", "vsock_id")),
+    ConfigKey("volatile.apply_template", _TRIGGERS, description="Templates to apply at its start"),
+    ConfigKey("volatile.idmap.base", UINT, description="First host id of its range"),
+    ConfigKey("volatile.idmap.current", _IDMAP_JSON, description="Ids it runs with"),
+    ConfigKey("volatile.idmap.next", _IDMAP_JSON, description="Ids of its next start"),
+    ConfigKey("volatile.last_state.idmap", _IDMAP_JSON, description="Ids of its files on disk"),
+    ConfigKey("volatile.last_state.power", _POWER, description="What it was when last seen"),
+    ConfigKey("volatile.last_state.ready", BOOL, description="Whether it said it was ready"),
+)  # fmt: skip
+
+INSTANCE_KEYS: Keys = table(
+    ConfigKey(each.name, each.type, each.default, each.live, each.description, "container")
+    for each in (*_BOOT, *_CLOUD_INIT, *_LIMITS, *_SECURITY, *_OTHERS, *_VOLATILE)
+)
+
+_OLD_NAMES = {
+    "security.syscalls.blacklist": "security.syscalls.deny",
+    "security.syscalls.blacklist_compat": "security.syscalls.deny_compat",
+    "security.syscalls.blacklist_default": "security.syscalls.deny_default",
+    "security.syscalls.whitelist": "security.syscalls.allow",
+}
+#: accepted and kept for LXD's clients; nothing reads them
+_WITHOUT_EFFECT = (
+    "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
+    "limits.network.priority", "migration.incremental.memory", "nvidia.", "raw.lxc",
+    "security.devlxd.images", "security.syscalls.intercept.",
+)  # fmt: skip
+
+
+def validate(config: Mapping[str, str], *, profile: bool = False) -> None:
+    """Raise InvalidConfig at the first key or value that an instance (or profile) cannot have."""
+    INSTANCE_KEYS.validate(config)
+    for key, value in config.items():
+        _check_name(key)
+        if profile and value and key.startswith(("volatile.", "image.")):
+            raise InvalidConfig(
+                f"{key.partition('.')[0].capitalize()} keys can only be set on instances "
+                f'(key "{key}")'
+            )
+    _check_together(config)
+
+
+def validate_expanded(config: Mapping[str, str]) -> None:
+    """Raise InvalidConfig when an instance's keys and those of its profiles do not go together."""
+    _check_together(config)
+
+
+def _check_name(key: str) -> None:
+    if key.startswith("linux.sysctl.") and not _SYSCTL.fullmatch(key[13:]):
+        raise InvalidConfig(f'Unknown configuration key: {key}: "{key[13:]}" is no kernel setting')
+    if key.startswith("environment.") and not _ENVIRONMENT.fullmatch(key[12:]):
+        raise InvalidConfig(f'Unknown configuration key: {key}: no "=" or blank in a variable')
+
+
+def _check_together(config: Mapping[str, str]) -> None:
+    for old, new in _OLD_NAMES.items():
+        if config.get(old) and config.get(new):
+            raise InvalidConfig(f"{old} is the old name of {new}: set only {new}")
+    allow = config.get("security.syscalls.allow") or config.get("security.syscalls.whitelist")
+    if not allow:
+        return
+    for key in ("deny", "deny_compat", "blacklist", "blacklist_compat"):
+        value = config.get(f"security.syscalls.{key}")
+        if value and not is_false(value):
+            raise InvalidConfig(
+                "security.syscalls.allow is mutually exclusive with "
+                f"security.syscalls.deny*: unset one of them (security.syscalls.{key} is set)"
+            )
+
+
+def without_effect(config: Mapping[str, str]) -> list[str]:
+    """Return the sorted keys that are set but that this version does not act on."""
+    return sorted(
+        key
+        for key, value in config.items()
+        if value and key.startswith(_WITHOUT_EFFECT) and not _is_default(key, value)
+    )
+
+
+def _is_default(key: str, value: str) -> bool:
+    found = INSTANCE_KEYS.find(key)
+    if found is None:
+        return False
+    return value == found.default or (found.default == "false" and not is_true(value))
+
+
+def is_volatile(key: str) -> bool:
+    """Whether the daemon itself keeps the key."""
+    return key.startswith("volatile.")
+
+
+def copied(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the config that a copy of an instance starts with: no state of the source's."""
+    kept = ("volatile.base_image", "volatile.last_state.idmap")
+    return {key: value for key, value in config.items() if not is_volatile(key) or key in kept}
+
+
+def not_live(keys: Iterable[str]) -> list[str]:
+    """Return those keys that need a restart to take effect."""
+    return [key for key in keys if not is_volatile(key) and not INSTANCE_KEYS.live(key)]

@@ -1,0 +1,131 @@
+"""Instance and Profile: frozen values, as the database holds them, expansion included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from lxpy.errors import InvalidConfig
+from lxpy.instances.expand import expand_config, expand_devices
+from lxpy.units import is_true
+
+Config = Mapping[str, str]
+Device = Mapping[str, str]
+Devices = Mapping[str, Device]
+
+DEFAULT_PROJECT = "default"
+
+
+def unique_name(project: str, name: str) -> str:
+    """Return the instance's name on the host: "c1", outside of project "default" "project_c1".
+
+    Neither a project nor an instance has "_" in its name.
+    """
+    return name if project == DEFAULT_PROJECT else f"{project}_{name}"
+
+
+def split_unique_name(unique: str) -> tuple[str, str]:
+    """Return project and name of what `unique_name` made."""
+    project, underscore, name = unique.partition("_")
+    return (project, name) if underscore else (DEFAULT_PROJECT, unique)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Config and devices that instances share."""
+
+    name: str
+    config: Config = field(default_factory=dict)
+    devices: Devices = field(default_factory=dict)
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance: its own config and devices, and what they come to with its profiles."""
+
+    id: int
+    project: str
+    name: str
+    architecture: str
+    config: Config
+    devices: Devices
+    expanded_config: Config
+    expanded_devices: Devices
+    profiles: tuple[str, ...]
+    created_at: datetime
+    last_used_at: datetime | None = None
+    ephemeral: bool = False
+    stateful: bool = False
+    description: str = ""
+
+    @property
+    def unique_name(self) -> str:
+        """The name of its cgroup, logs and runtime: "c1" or "project_c1"."""
+        return unique_name(self.project, self.name)
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it runs without a user namespace."""
+        return is_true(self.expanded_config.get("security.privileged"))
+
+    @property
+    def nesting(self) -> bool:
+        """Whether containers may run inside."""
+        return is_true(self.expanded_config.get("security.nesting"))
+
+    @property
+    def root_device(self) -> tuple[str, Device]:
+        """The name and options of its root disk. Raises InvalidConfig when there is none."""
+        return root_device(self.expanded_devices)
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return the truth of an expanded config key, `default` when it is not set."""
+        value = self.expanded_config.get(key)
+        return is_true(value) if value else default
+
+    def number(self, key: str, default: int = 0) -> int:
+        """Return an expanded config key of type integer, `default` when it is not set."""
+        value = self.expanded_config.get(key)
+        return int(value) if value else default
+
+    def changed(
+        self,
+        profiles: Sequence[Profile],
+        *,
+        config: Config | None = None,
+        devices: Devices | None = None,
+    ) -> Instance:
+        """Return the instance with other profiles, config or devices, expanded again."""
+        own_config = self.config if config is None else config
+        own_devices = self.devices if devices is None else devices
+        return replace(
+            self,
+            config=own_config,
+            devices=own_devices,
+            profiles=tuple(profile.name for profile in profiles),
+            expanded_config=expand_config([each.config for each in profiles], own_config),
+            expanded_devices=expand_devices([each.devices for each in profiles], own_devices),
+        )
+
+
+def root_device(devices: Devices) -> tuple[str, Device]:
+    """Return the name and options of the root disk among expanded devices.
+
+    Raises InvalidConfig unless there is exactly one.
+    """
+    found = [
+        (name, device)
+        for name, device in devices.items()
+        if device.get("path") == "/" and device.get("type") == "disk"
+    ]
+    if not found:
+        raise InvalidConfig(
+            "No root device could be found: add a disk device with path=/ and a pool to the "
+            "instance or one of its profiles"
+        )
+    if len(found) > 1:
+        names = ", ".join(f'"{name}"' for name, _ in found)
+        raise InvalidConfig(f"More than one root device: {names}; remove all but one")
+    return found[0]
