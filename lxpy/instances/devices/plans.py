@@ -1,0 +1,112 @@
+"""All devices of an instance at once: what to look up on the host, then what a start needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lxpy.instances.devices import disk, nic, unix
+from lxpy.instances.devices.base import Options
+from lxpy.instances.devices.disk import VolumeSource
+from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.devices.unix import HostNode
+from lxpy.runtime.spec import Disk, Node
+
+_VOLATILE = (
+    "apply_quota", "created", "driver", "host_name", "hwaddr", "id", "last_state.created",
+    "last_state.hwaddr", "last_state.mtu", "last_state.vf.hwaddr", "last_state.vf.id",
+    "last_state.vf.parent", "last_state.vf.spoofcheck", "last_state.vf.vlan", "mtu", "name",
+    "spoofcheck", "uuid", "vlan",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a plan needs to know from outside, by device: volumes (pool, name), host paths."""
+
+    volumes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """The devices of one start; disks are in mounting order."""
+
+    disks: tuple[Disk, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    nics: tuple[NicPlan, ...] = ()
+
+
+def needs(devices: Mapping[str, Options]) -> Needs:
+    """Return what has to be looked up before `plan`."""
+    volumes = ((name, disk.volume(given)) for name, given in devices.items())
+    paths = ((name, unix.host_path(given)) for name, given in devices.items())
+    return Needs(
+        {name: each for name, each in volumes if each is not None},
+        {name: each for name, each in paths if each is not None},
+    )
+
+
+def plan(
+    config: Mapping[str, str],
+    devices: Mapping[str, Options],
+    volumes: Mapping[str, VolumeSource] | None = None,
+    nodes: Mapping[str, HostNode] | None = None,
+) -> DevicePlan:
+    """Return what expanded, validated devices come to; `config` is the instance's own.
+
+    `volumes` and `nodes` answer `needs`, by device; what does not exist is left out.
+    Raises Failed for a required source that is missing.
+    """
+    disks = [
+        disk.plan(name, given, (volumes or {}).get(name))
+        for name, given in devices.items()
+        if given.get("type") == "disk" and not disk.is_root(given)
+        and not _absent(name, given, volumes or {})
+    ]  # fmt: skip
+    planned = [
+        unix.plan(name, given, (nodes or {}).get(name))
+        for name, given in devices.items()
+        if given.get("type") in ("unix-char", "unix-block")
+    ]
+    nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
+    return DevicePlan(
+        tuple(sorted(disks, key=lambda each: each.target)),
+        tuple(node for node in planned if node is not None),
+        nic.plan(config, nics),
+    )
+
+
+def _absent(name: str, given: Options, volumes: Mapping[str, VolumeSource]) -> bool:
+    """Whether a disk shows a volume that is missing and not required."""
+    missing = disk.volume(given) is not None and name not in volumes
+    return missing and given.get("required", "").lower() in ("false", "0", "no", "off")
+
+
+def volatile_config(
+    own: Mapping[str, str],
+    devices: Mapping[str, Options],
+    make_hwaddr: Callable[[], str],
+    *,
+    gone: Mapping[str, Options] | None = None,
+) -> dict[str, str]:
+    """Return the instance's own config with the volatile keys its expanded devices need.
+
+    Every nic gets an hwaddr and a name inside that stay; keys of the devices in `gone` and not
+    in `devices` are dropped.
+    """
+    config = dict(own)
+    for name in (gone or {}).keys() - devices.keys():
+        for key in _VOLATILE:
+            config.pop(f"volatile.{name}.{key}", None)
+    nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
+    for name, given in nics.items():
+        for key in ("hwaddr", "name"):
+            if given.get(key):
+                config.pop(f"volatile.{name}.{key}", None)
+        if not given.get("hwaddr") and not config.get(f"volatile.{name}.hwaddr"):
+            config[f"volatile.{name}.hwaddr"] = make_hwaddr()
+    for name, inside in nic.guest_names(config, nics).items():
+        if not nics[name].get("name"):
+            config[f"volatile.{name}.name"] = inside
+    return config

@@ -1,0 +1,135 @@
+"""build_spec: an instance and what its parts have become -> what the supervisor is asked to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lxpy.errors import NotSupported
+from lxpy.instances.devices.plans import DevicePlan
+from lxpy.instances.idmaps import IdMap
+from lxpy.instances.limits import Host, build_limits
+from lxpy.instances.model import Instance
+from lxpy.instances.rlimits import rlimits
+from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
+from lxpy.units import is_false, is_true
+
+INIT = ("/sbin/init",)
+#: what a user namespace, or the other namespaces, give an instance of its own
+_OWN_SYSCTLS = re.compile(
+    r"net[./].*|kernel[./](shm.*|msg.*|sem|pid_max|hostname|domainname)|fs[./]mqueue[./].*"
+)
+#: keys that promise protection which this version cannot give: better no start than a weaker one
+_PROMISES = ("raw.apparmor", "raw.seccomp", "security.syscalls.allow",
+             "security.syscalls.whitelist")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What storage, the id pool, devices and templates have made ready for one start."""
+
+    rootfs: Overlay | Directory
+    idmap: IdMap
+    devices: DevicePlan = DevicePlan()
+    files: tuple[FileWrite, ...] = ()
+    cpus: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Host paths of one instance: logs, and the directory shown at /dev/lxd, if there is one."""
+
+    log: str
+    console_log: str
+    guest_api: str | None = None
+
+
+def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Spec:
+    """Return the spec of one start.
+
+    Raises NotSupported for a key that this version cannot honour, InvalidConfig for a limit that
+    does not fit the host.
+    """
+    config = instance.expanded_config
+    check_startable(instance)
+    return Spec(
+        name=instance.unique_name,
+        hostname=instance.name,
+        rootfs=parts.rootfs,
+        idmap=parts.idmap.entries,
+        init=INIT,
+        environment=environment(config),
+        privileged=instance.privileged,
+        nesting=instance.nesting,
+        live=instance.flag("security.live", default=True),
+        disks=parts.devices.disks,
+        nodes=parts.devices.nodes,
+        files=parts.files,
+        limits=build_limits(config, host, parts.cpus),
+        rlimits=rlimits(config),
+        sysctls=_after(config, "linux.sysctl."),
+        seccomp=_seccomp(config),
+        seccomp_deny=denied_calls(config),
+        lxcfs=host.lxcfs,
+        guest_api=paths.guest_api if instance.flag("security.devlxd", default=True) else None,
+        console_log=paths.console_log,
+        log=paths.log,
+    )
+
+
+def check_startable(instance: Instance) -> None:
+    """Raise NotSupported when a key would be honoured only in name."""
+    config = instance.expanded_config
+    for key in _PROMISES:
+        if config.get(key):
+            raise NotSupported(
+                f'Instance "{instance.name}" cannot start: this version of lxpy does not have '
+                f'"{key}" yet, and without it the instance would be less confined; unset the key'
+            )
+    if not instance.privileged:
+        return
+    for key in _after(config, "linux.sysctl."):
+        if not _OWN_SYSCTLS.fullmatch(key):
+            raise NotSupported(
+                f'Instance "{instance.name}" cannot start: "linux.sysctl.{key}" of a privileged '
+                "instance would change the host; set it there, or unset security.privileged"
+            )
+
+
+def environment(config: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that an expanded config adds, for init and for commands."""
+    return _after(config, "environment.")
+
+
+def denied_calls(config: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the lines of security.syscalls.deny: "NAME" or "NAME errno NUMBER"."""
+    text = config.get("security.syscalls.deny") or config.get("security.syscalls.blacklist") or ""
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def _seccomp(config: Mapping[str, str]) -> bool:
+    """Whether a filter is installed: only deny_default=false with nothing else denied goes without.
+
+    A filter always has the default list: denying more than asked for is safe.
+    """
+    default = config.get("security.syscalls.deny_default") or config.get(
+        "security.syscalls.blacklist_default"
+    )
+    return not is_false(default) or bool(denied_calls(config))
+
+
+def _after(config: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {
+        key.removeprefix(prefix): value
+        for key, value in config.items()
+        if value and key.startswith(prefix)
+    }
+
+
+def compat_refused(config: Mapping[str, str]) -> bool:
+    """Whether system calls of 32 bit programs shall be refused."""
+    return is_true(config.get("security.syscalls.deny_compat")) or is_true(
+        config.get("security.syscalls.blacklist_compat")
+    )
