@@ -212,8 +212,13 @@ def _restrict(tree: nodes.Template) -> None:
                 targets.add(id(node.target))
             if node.recursive or node.test is not None:
                 raise TemplateError("a loop is neither recursive nor conditional")
-            count = nodes.Const(variables, lineno=node.lineno)
-            node.iter = nodes.Filter(node.iter, "each", [count], [], None, None, lineno=node.lineno)
+            cost = 1 + sum(1 for part in node.body for _ in part.find_all(nodes.Node))
+            arguments = [nodes.Const(each, lineno=node.lineno) for each in (variables, cost)]
+            node.iter = nodes.Filter(
+                node.iter, "each", list(arguments), [], None, None, lineno=node.lineno
+            )
+        elif isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            raise TemplateError(f"filter {node.name!r} is not known")
         elif isinstance(node, nodes.Call):
             if not isinstance(node.node, nodes.Name) or node.node.name != "config_get":
                 raise TemplateError("the only function is config_get")
