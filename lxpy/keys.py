@@ -19,6 +19,7 @@ from lxpy.units import expiry_date, parse_bits, parse_bool, parse_percent, parse
 Check = Callable[[str], object]
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_CPUS = 65536
+_CPUS_LENGTH = 4096
 _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _HWADDR = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _SCHEDULES = frozenset(
@@ -215,7 +216,7 @@ def parse_cpus(text: str) -> list[int]:
     cpus: set[int] = set()
     for part in text.split(","):
         match = _CPU_RANGE.fullmatch(part.strip())
-        if match is None:
+        if match is None or len(text) > _CPUS_LENGTH:
             raise InvalidConfig(
                 f'Invalid CPU limit syntax: "{text}": use a number, or a set such as "0-3,5"'
             )

@@ -144,12 +144,11 @@ def choose(
     fixed = expanded.get("security.idmap.base")
     if fixed:
         return build(int(fixed), size, raw)
+    others = [*taken, *((entry.outside, entry.size) for entry in parse_raw(raw))]
     holds = _held_base(own, size)
-    others = sorted(taken)
     if holds is not None and not _overlaps(holds, size, others):
         return build(holds, size, raw)
-    hosts = [(entry.outside, entry.size) for entry in parse_raw(raw)]
-    return build(pool.allocate([*others, *hosts], size), size, raw)
+    return build(pool.allocate(others, size), size, raw)
 
 
 def _held_base(own: Mapping[str, str], size: int) -> int | None:

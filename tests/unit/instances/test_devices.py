@@ -1,0 +1,211 @@
+"""Devices: what is refused, in LXD's words, and what the others become."""
+
+from __future__ import annotations
+
+import pytest
+
+from lxpy.errors import BadRequest, Failed, LxpyError, NotSupported
+from lxpy.instances import devices
+from lxpy.instances.devices import disk, later, plans
+from lxpy.instances.devices.disk import VolumeSource
+from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.devices.unix import HostNode
+from lxpy.runtime.spec import Disk, Node
+
+ROOT = {"type": "disk", "path": "/", "pool": "default"}
+NIC = {"type": "nic", "network": "lxpybr0"}
+
+
+def hwaddr() -> str:
+    return "00:16:3e:00:00:01"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ROOT, {**ROOT, "size": "10GiB"}, NIC, {"type": "none"},
+        {"type": "disk", "source": "/srv", "path": "/mnt"},
+        {"type": "disk", "source": "/srv", "path": "mnt", "readonly": "true", "required": "no"},
+        {"type": "disk", "source": "vol", "pool": "default", "path": "/mnt"},
+        {"type": "disk", "source": "/srv", "path": "/mnt", "raw.mount.options": "noexec,nosuid"},
+        {"type": "nic", "nictype": "bridged", "parent": "br0", "vlan": "5"},
+        {**NIC, "ipv4.address": "10.0.0.2", "hwaddr": "00:16:3E:00:00:02", "name": "eth7"},
+        {**NIC, "limits.ingress": "10Mbit", "security.mac_filtering": "true"},
+        {"type": "unix-char", "path": "/dev/kvm"},
+        {"type": "unix-block", "source": "/dev/sda", "path": "/dev/x", "mode": "0600"},
+        {"type": "unix-char", "path": "/dev/x", "major": "1", "minor": "3"},
+    ],
+)  # fmt: skip
+def test_good_devices(given: dict[str, str]) -> None:
+    devices.validate({"d": given})
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, 'Failed loading device "d": Unsupported device type: it has no type'),
+        ({"type": "foo"}, 'Failed loading device "d": Unsupported device type: "foo" is none of'),
+        ({"type": "nic", "nictype": "macvlan"}, 'Failed loading device "d": Unsupported device'),
+        ({"type": "nic", "nictype": "x"}, 'Failed loading device "d": Unsupported device type'),
+        ({"type": "nic"}, 'Failed loading device "d": Unsupported device type'),
+        ({"type": "nic", "nictype": "bridged"}, 'Invalid value for device option "parent": Requ'),
+        ({**NIC, "parent": "x"}, 'Cannot use "parent" property in conjunction with "network"'),
+        ({**NIC, "name": "x" * 16}, 'Invalid value for device option "name": Network interface '
+                                    "is too long (maximum 15 characters)"),
+        ({**NIC, "name": "a/b"}, 'Invalid value for device option "name"'),
+        ({**NIC, "ipv4.address": "x"}, 'Invalid value for device option "ipv4.address": Not an'),
+        ({**NIC, "foo": "x"}, 'Invalid device option "foo"'),
+        ({"type": "none", "path": "/x"}, 'Invalid device option "path"'),
+        ({"type": "disk"}, 'Disk entry is missing the required "source" or "path" property'),
+        ({"type": "disk", "source": "/x"}, 'Disk entry is missing the required "path"'),
+        ({"type": "disk", "path": "/x"}, 'Disk entry is missing the required "source"'),
+        ({**ROOT, "source": "/x"}, 'Root disk entry may not have a "source" property set'),
+        ({"type": "disk", "path": "/"}, 'Root disk entry must have a "pool" property set'),
+        ({**ROOT, "size": "much"}, 'Invalid value for device option "size": Invalid value: much'),
+        ({"type": "disk", "path": "/x", "source": "x"}, 'Missing source path "x"'),
+        ({"type": "disk", "path": "/x", "source": "/x", "pool": "p"},
+         "Storage volumes cannot be specified as absolute paths"),
+        ({"type": "disk", "path": "/x", "source": "/x", "size": "1GiB"},
+         "Only the root disk may have a size quota"),
+        ({"type": "disk", "path": "/x", "source": "/x", "readonly": "1", "recursive": "1"},
+         "Recursive read-only bind-mounts aren't currently supported by the kernel"),
+        ({"type": "disk", "path": "/a/../b", "source": "/x"}, 'Invalid value for device option'),
+        ({"type": "disk", "path": "//", "source": "/x"}, 'Invalid value for device option "path"'),
+        ({"type": "disk", "path": "/x", "source": "/x", "raw.mount.options": "uid=0"},
+         'Invalid value for device option "raw.mount.options"'),
+        ({"type": "unix-char"}, 'Unix device entry is missing the required "source" or "path"'),
+        ({"type": "unix-char", "path": "/etc/passwd"}, 'Invalid value for device option "path"'),
+        ({"type": "unix-char", "path": "/dev/../etc/x"}, 'Invalid value for device option "path"'),
+        ({"type": "unix-char", "path": "/dev/x", "major": "1"}, "Both major and minor must be"),
+        ({"type": "unix-char", "path": "/dev/x", "mode": "999"}, "Invalid value for device opt"),
+    ],
+)  # fmt: skip
+def test_refused(given: dict[str, str], text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        devices.validate({"d": given})
+    assert str(caught.value).startswith(f'Device validation failed for "d": {text}')
+
+
+@pytest.mark.parametrize("kind", sorted(later.TYPES))
+def test_types_we_lack_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(NotSupported, match=f'Unsupported device type "{kind}"'):
+        devices.validate({"d": {"type": kind, "listen": "tcp:1"}})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "disk", "source": "/x", "path": "/x", "limits.read": "10MB"},
+        {"type": "disk", "source": "/x", "path": "/x", "propagation": "shared"},
+        {"type": "disk", "source": "cephfs:x", "path": "/x"},
+        {**NIC, "security.acls": "web"},
+    ],
+)
+def test_options_we_lack_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(NotSupported, match="^Device validation failed"):
+        devices.validate({"d": given})
+
+
+def test_devices_go_together() -> None:
+    good = {"root": ROOT, "eth0": NIC, "eth1": {**NIC, "network": "other"}}
+    devices.validate(good, expanded=True, instance="c1")
+    data = {"type": "disk", "source": "/x", "path": "/x"}
+    for extra, text in (
+        ({"eth2": NIC}, 'Instance DNS name "c1" already used on network'),
+        ({"a": data, "b": {**data, "path": "x/"}}, "More than one disk device uses the same path"),
+        ({"a": {**NIC, "network": "a", "name": "e"}, "b": {**NIC, "network": "b", "name": "e"}},
+         "already used by device"),
+    ):  # fmt: skip
+        with pytest.raises(BadRequest, match=text):
+            devices.validate({**good, **extra}, expanded=True, instance="c1")
+        devices.validate({**good, **extra})
+    with pytest.raises(BadRequest, match="^No root device could be found"):
+        devices.validate({"eth0": NIC}, expanded=True)
+
+
+def test_no_error_repeats_itself() -> None:
+    with pytest.raises(LxpyError) as caught:
+        devices.validate({"d": {"type": "foo"}})
+    assert str(caught.value).count("Failed loading") == 1
+
+
+def test_disks() -> None:
+    given = {
+        "root": ROOT,
+        "b": {"type": "disk", "source": "/srv", "path": "/mnt/in", "shift": "true"},
+        "a": {"type": "disk", "source": "vol", "pool": "p", "path": "mnt", "readonly": "1"},
+        "gone": {"type": "disk", "source": "no", "pool": "p", "path": "/no", "required": "false"},
+        "masked": {"type": "none"},
+    }
+    assert devices.needs(given).volumes == {"a": ("p", "vol"), "gone": ("p", "no")}
+    plan = devices.plan({}, given, {"a": VolumeSource("/pool/vol")})
+    assert plan.disks == (
+        Disk("/pool/vol", "/mnt", readonly=True),
+        Disk("/srv", "/mnt/in", shift=True),
+    )
+    with pytest.raises(Failed, match='device "a": Missing source path "p/vol" for disk "a"'):
+        devices.plan({}, given)
+
+
+def test_host_paths_are_not_shifted_unless_asked() -> None:
+    given = {"type": "disk", "source": "/srv", "path": "/mnt", "raw.mount.options": "ro,noexec"}
+    planned = disk.plan("d", given, None)
+    assert not planned.shift
+    assert planned.readonly
+    assert disk.plan("d", {**given, "shift": "yes"}, None).shift
+
+
+def test_device_nodes() -> None:
+    given = {
+        "kvm": {"type": "unix-char", "path": "/dev/kvm", "gid": "36", "mode": "0666"},
+        "sda": {"type": "unix-block", "source": "/dev/sda", "path": "/dev/disk", "required": "no"},
+        "null": {"type": "unix-char", "path": "/dev/nothing", "major": "1", "minor": "3"},
+    }
+    assert devices.needs(given).paths == {"kvm": "/dev/kvm", "sda": "/dev/sda"}
+    nodes = devices.plan({}, given, nodes={"kvm": HostNode("c", 10, 232)}).nodes
+    assert nodes == (
+        Node("/dev/kvm", "c", 10, 232, 0o666, 0, 36),
+        Node("/dev/nothing", "c", 1, 3),
+    )
+    with pytest.raises(Failed, match="required device path doesn't exist"):
+        devices.plan({}, given)
+    with pytest.raises(Failed, match="is not a unix-char device"):
+        devices.plan({}, given, nodes={"kvm": HostNode("b", 10, 232)})
+
+
+def test_nics() -> None:
+    given = {
+        "wan": {"type": "nic", "nictype": "bridged", "parent": "br0", "mtu": "1400"},
+        "lan": {**NIC, "ipv4.address": "10.0.0.9", "host_name": "vethx"},
+        "eth0": {**NIC, "network": "n2", "name": "eth1", "hwaddr": "00:16:3E:00:00:0A"},
+    }
+    config = plans.volatile_config({}, given, hwaddr)
+    assert config == {
+        "volatile.lan.hwaddr": hwaddr(), "volatile.lan.name": "eth0",
+        "volatile.wan.hwaddr": hwaddr(), "volatile.wan.name": "eth2",
+    }  # fmt: skip
+    assert plans.volatile_config(config, given, lambda: "other") == config
+    assert devices.plan(config, given).nics == (
+        NicPlan("lan", "eth0", hwaddr(), "vethx", network="lxpybr0", ipv4="10.0.0.9",
+                options=given["lan"]),
+        NicPlan("eth0", "eth1", "00:16:3e:00:00:0a", network="n2", options=given["eth0"]),
+        NicPlan("wan", "eth2", hwaddr(), parent="br0", mtu=1400, options=given["wan"]),
+    )  # fmt: skip
+
+
+def test_volatile_keys_of_removed_devices_go() -> None:
+    old = {"a": NIC, "a.b": NIC}
+    config = {"user.x": "1", "volatile.a.hwaddr": "1", "volatile.a.name": "eth0",
+              "volatile.a.b.hwaddr": "2", "volatile.a.b.name": "eth1",
+              "volatile.idmap.base": "5"}  # fmt: skip
+    assert plans.volatile_config(config, {"a.b": NIC}, hwaddr, gone=old) == {
+        "user.x": "1", "volatile.a.b.hwaddr": "2", "volatile.a.b.name": "eth1",
+        "volatile.idmap.base": "5",
+    }  # fmt: skip
+
+
+def test_names_inside_stay_when_a_device_is_added() -> None:
+    first = plans.volatile_config({}, {"b": NIC}, hwaddr)
+    both = plans.volatile_config(first, {"a": NIC, "b": NIC}, hwaddr)
+    assert both["volatile.b.name"] == "eth0"
+    assert both["volatile.a.name"] == "eth1"
