@@ -1,0 +1,54 @@
+"""Around every handler: who asks, what goes wrong, and a daemon that is coming or going."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
+
+import structlog
+from aiohttp import web
+
+from lxpy.daemon import auth
+from lxpy.daemon.http import failed
+from lxpy.errors import LxpyError
+from lxpy.events.lifecycle import requestor
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger()
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into an error envelope."""
+    try:
+        return await handler(request)
+    except LxpyError as error:
+        return failed(error.status, str(error))
+    except web.HTTPNotFound:
+        return failed(404, "not found")
+    except web.HTTPMethodNotAllowed:
+        return failed(501, "not implemented")
+    except web.HTTPRequestEntityTooLarge as error:
+        return failed(413, error.text or "The request is too large")
+    except web.HTTPException as error:
+        return failed(error.status, error.text or error.reason)
+    except ConnectionError:
+        raise
+    except Exception:
+        number = token_hex(4)
+        _log.exception("request broke", request=number, method=request.method, url=request.path_qs)
+        return failed(500, f"Internal error, see the daemon's log for request {number}")
+
+
+@web.middleware
+async def identity(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Note who asks; refuse strangers."""
+    who = auth.identify(request)
+    if not who.trusted:
+        return failed(403, "not authorized")
+    token = requestor.set(who.requestor())
+    try:
+        return await handler(request)
+    finally:
+        requestor.reset(token)

@@ -1,0 +1,1 @@
+"""Handlers, one module for each resource: decode, call one service method, encode."""

@@ -1,0 +1,1 @@
+"""Work in the background that clients can watch, wait for and cancel."""
