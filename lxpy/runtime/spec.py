@@ -174,9 +174,10 @@ def _value(hint: Any, item: Any) -> Any:
     if origin in (typing.Union, types.UnionType) and isinstance(item, dict):
         classes = [each for each in args if dataclasses.is_dataclass(each)]
         for each in classes:
-            if len(classes) == 1 or item.get("type") == typing.get_args(
-                typing.get_type_hints(each)["type"]
-            )[0]:
+            if (
+                len(classes) == 1
+                or item.get("type") == typing.get_args(typing.get_type_hints(each)["type"])[0]
+            ):
                 return decode(each, item)
         raise TypeError(f"no {hint} fits {item!r}")
     if dataclasses.is_dataclass(hint) and isinstance(item, dict):

@@ -1,0 +1,32 @@
+"""Opening files below a directory that somebody else controls. Source: openat2(2)."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from lxpy.kernel.libc import syscall
+
+NO_XDEV = 0x01
+NO_MAGICLINKS = 0x02
+NO_SYMLINKS = 0x04
+BENEATH = 0x08
+IN_ROOT = 0x10
+#: Links lead nowhere outside, absolute ones start at the directory, /proc's magic links fail.
+CONFINED = IN_ROOT | NO_MAGICLINKS
+
+
+def open_within(root: int, path: str, flags: int, mode: int = 0, *, resolve: int = CONFINED) -> int:
+    """Open `path` as if the directory `root` were "/".
+
+    Raises OSError. EAGAIN, which the kernel answers to a rename race with "..", is tried again.
+    """
+    how = struct.pack("3Q", flags | os.O_CLOEXEC, mode, resolve)
+    raw = os.fsencode(path)
+    for attempt in range(8):
+        try:
+            return syscall("openat2", path, root, raw, how, len(how))
+        except BlockingIOError:
+            if attempt == 7:
+                raise
+    raise AssertionError("unreachable")

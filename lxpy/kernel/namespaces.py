@@ -1,0 +1,70 @@
+"""Namespaces: making, joining, and user namespaces with a map of ids. Source: namespaces(7)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lxpy.kernel import processes
+from lxpy.kernel.libc import function
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NEWTIME = 0x00000080
+NEWNS = 0x00020000
+NEWCGROUP = 0x02000000
+NEWUTS = 0x04000000
+NEWIPC = 0x08000000
+NEWUSER = 0x10000000
+NEWPID = 0x20000000
+NEWNET = 0x40000000
+HAS_TIME = os.path.exists("/proc/self/ns/time")
+
+
+def unshare(flags: int, subject: str) -> None:
+    """Source: unshare(2)."""
+    function("unshare", subject, flags)
+
+
+def join(fd: int, flags: int, subject: str) -> None:
+    """Join the namespace behind `fd`, or with a pidfd those of `flags`. Source: setns(2)."""
+    function("setns", subject, fd, flags)
+
+
+def make_user_namespace(uid_map: Sequence[tuple[int, int, int]],
+                        gid_map: Sequence[tuple[int, int, int]]) -> int:  # fmt: skip
+    """Return a descriptor of a new user namespace with these lines (inside, outside, size).
+
+    It is born with a short-lived child, which the kernel needs to hang the maps on.
+    """
+    pid, pidfd = processes.fork(NEWUSER)
+    if pid == 0:
+        try:
+            while True:
+                time.sleep(3600)
+        finally:
+            os._exit(0)
+    try:
+        for kind, lines in (("uid_map", uid_map), ("gid_map", gid_map)):
+            text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in lines)
+            _write(f"/proc/{pid}/{kind}", text)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        processes.send_signal(pidfd, 9)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        what = text.strip().replace("\n", ", ")
+        raise OSError(
+            error.errno, f"write({path}, {what}): {os.strerror(error.errno or 0)}"
+        ) from error
+    finally:
+        os.close(fd)

@@ -1,0 +1,594 @@
+"""The daemon's handle on running systems: start, exec, console, limits, ends.
+
+It speaks to the supervisor, which does the forking, and outlives it on both sides: a new daemon
+takes over what the supervisor holds, a new supervisor gets back what the daemon holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lxpy.errors import Failed, Unavailable
+from lxpy.runtime import frames, supervisor
+from lxpy.runtime.cgroups import Layout, Root
+from lxpy.runtime.link import Link, StartFailed, SupervisorLost
+from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Spec, encode
+from lxpy.runtime.usage import Meter, Usage
+
+__all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "SupervisorLost",
+           "Usage"]  # fmt: skip
+
+Reason = Literal["reboot", "poweroff", "exit", "crash"]
+_SPAWN_TIMEOUT_S = 10.0
+_FREEZE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A running system, as the supervisor reports it."""
+
+    name: str
+    pid: int
+    start_time: int
+    cgroup_id: int
+    started_at: float
+    ready: bool
+    frozen: bool
+    restart_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A system ended: why, with which status, and a sentence for people."""
+
+    name: str
+    pid: int
+    reason: Reason
+    status: int
+    text: str
+
+
+class Process:
+    """A command in an instance. `fds` are our ends: "stdin", "stdout", "stderr", or "pty".
+
+    The supervisor holds copies of them, so that the command outlives us: whoever is done with one
+    says `close`, else the command never sees its end.
+    """
+
+    def __init__(self, runtime: Runtime, identifier: str, name: str, fds: dict[str, int]) -> None:
+        self.id = identifier
+        self.name = name
+        self.pid = 0
+        self.start_time = 0
+        self.fds = fds
+        self._runtime = runtime
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> int:
+        """Wait for the exit code: 128+n for signal n, 127 not found, 126 not executable."""
+        return await asyncio.shield(self._ended)
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the command has ended."""
+        return self._ended.done()
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command. Raises StartFailed when it has ended."""
+        await self._runtime.link.request("exec-signal", exec=self.id, signal=number)
+
+    def resize(self, width: int, height: int) -> None:
+        """Tell the terminal its size."""
+        if "pty" in self.fds:
+            _resize(self.fds["pty"], width, height)
+
+    def close(self, which: str = "") -> None:
+        """Close one of `fds` here and in the supervisor ("" closes all): the other side sees it."""
+        for key in [which] if which else list(self.fds):
+            fd = self.fds.pop(key, -1)
+            if fd >= 0:
+                os.close(fd)
+        with contextlib.suppress(SupervisorLost):
+            if not self._ended.done():
+                self._runtime.link.tell("exec-close", exec=self.id, which=which)
+
+    def finish(self, status: int) -> None:
+        """Note the end (the runtime calls it)."""
+        if not self._ended.done():
+            self._ended.set_result(status)
+
+
+class Console:
+    """One attachment to an instance's console; several may exist at a time."""
+
+    def __init__(self, runtime: Runtime, name: str, sock: socket.socket) -> None:
+        self.name = name
+        self._runtime = runtime
+        self._sock = sock
+
+    async def read(self, size: int = 65536) -> bytes:
+        """Return output, b"" when the instance has ended or we are detached."""
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._sock, size)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        """Type. Raises OSError when the console is gone."""
+        await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    def resize(self, width: int, height: int) -> None:
+        """Tell the console its size."""
+        self._runtime.link.tell("console-resize", name=self.name, width=width, height=height)
+
+    def detach(self) -> None:
+        """Leave the console to itself. A pending `read` ends. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+
+class _Running:
+    """A held system and our copies of its descriptors."""
+
+    __slots__ = ("ended", "fds", "held", "log", "meter", "ready")
+
+    def __init__(self, held: Held, fds: list[int], meter: Meter, log: str) -> None:
+        self.held = held
+        self.fds = fds
+        self.meter = meter
+        self.log = log
+        self.ready = held.ready
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Runtime:
+    """All running systems of this installation."""
+
+    def __init__(self, run_dir: Path, *, cgroup: str, log_dir: Path, spawn: bool = True) -> None:
+        self.on_exit: Callable[[Exit], None] = lambda _: None
+        self.on_ready: Callable[[str], None] = lambda _: None
+        self._run_dir = run_dir
+        self._log_dir = log_dir
+        self._spawns = spawn
+        self._root = Root(Layout.detect(), cgroup)
+        self._link: Link | None = None
+        self._running: dict[str, _Running] = {}
+        self._processes: dict[str, Process] = {}
+        self._networks: dict[int, Callable[[int], None]] = {}
+        self._reboots: dict[str, int] = {}
+        self._closing = False
+        self._reconnecting: asyncio.Task[None] | None = None
+
+    @property
+    def link(self) -> Link:
+        """The connection. Raises Unavailable while there is none."""
+        if self._link is None or self._link.closed:
+            raise Unavailable("The supervisor is not connected")
+        return self._link
+
+    # Connecting
+
+    async def connect(self) -> list[Held]:
+        """Connect, start a supervisor where none answers, and return what runs.
+
+        Ends that happened meanwhile are told to `on_exit` before this returns.
+        """
+        self._closing = False
+        await self._connect()
+        return [each.held for each in self._running.values()]
+
+    async def _connect(self) -> None:
+        sock = await self._open()
+        self._link = Link(sock, self._event, self._lost)
+        known, self._running = self._running, {}
+        await self._link.request("hello")
+        for name, old in known.items():
+            await self._hand_over(name, old)
+        for process in list(self._processes.values()):
+            if not process.ended:
+                await self._hand_over_process(process)
+
+    async def _open(self) -> socket.socket:
+        path = str(self._run_dir / "supervisor.sock")
+        sock = _try(path)
+        if sock is None and self._spawns:
+            await self._spawn()
+            sock = _try(path)
+        if sock is None:
+            raise Unavailable(f"No supervisor answers at {path}")
+        return sock
+
+    async def _spawn(self) -> None:
+        """Start a supervisor that outlives us, and wait until it listens."""
+        self._run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = self._log_dir / "supervisor.log"
+        argv = supervisor.command(
+            "--run-dir", str(self._run_dir), "--cgroup", self._root.path, "--log", str(log),
+            "--detach",
+        )  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(_SPAWN_TIMEOUT_S):
+                status = await process.wait()
+        except TimeoutError:
+            process.kill()
+            raise Unavailable("The supervisor does not come up") from None
+        if status not in (0, 3):  # 3: another one was quicker
+            assert process.stderr is not None
+            text = (await process.stderr.read()).decode(errors="replace").strip()
+            raise Failed(f"The supervisor cannot start: {text or f'exit status {status}'}")
+
+    async def _hand_over(self, name: str, old: _Running) -> None:
+        """Give a new supervisor our copies of what its predecessor held."""
+        new = self._running.get(name)
+        if new is None or new.held.pid != old.held.pid:
+            frames.close_all(old.fds)
+            if not old.ended.done():
+                old.ended.set_result(None)
+            return
+        new.ended = old.ended
+        new.ready = new.ready or old.ready
+        if new.fds:
+            frames.close_all(old.fds)
+        elif old.fds:
+            new.fds = old.fds
+            await self.link.request("adopt", old.fds, name=name)
+
+    async def _hand_over_process(self, process: Process) -> None:
+        await self.link.request(
+            "adopt-exec", list(process.fds.values()), exec=process.id, name=process.name,
+            pid=process.pid, start_time=process.start_time, keep=list(process.fds),
+            interactive="pty" in process.fds,
+        )  # fmt: skip
+
+    def _lost(self) -> None:
+        """The supervisor is gone: get another, instances do not notice."""
+        self._networks.clear()
+        if not self._closing and self._reconnecting is None:
+            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        delay_s = 0.05
+        try:
+            while not self._closing:
+                try:
+                    await self._connect()
+                    return
+                except (OSError, Failed, Unavailable, SupervisorLost):
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, 5.0)
+        finally:
+            self._reconnecting = None
+
+    async def close(self) -> None:
+        """Disconnect; instances and commands go on."""
+        self._closing = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reconnecting
+        if self._link is not None:
+            self._link.close()
+        for running in self._running.values():
+            frames.close_all(running.fds)
+            running.fds = []
+        for process in self._processes.values():
+            frames.close_all(list(process.fds.values()))
+            process.fds.clear()
+
+    async def shutdown(self) -> None:
+        """End the supervisor. Raises StartFailed while something runs."""
+        self._closing = True
+        try:
+            await self.link.request("shutdown")
+        except StartFailed:
+            self._closing = False
+            raise
+        except SupervisorLost:
+            pass
+        await self.close()
+
+    # Events
+
+    def _event(self, message: dict[str, Any], fds: list[int]) -> None:
+        kind = message["event"]
+        if kind == "network":
+            ready = self._networks.get(message["start"])
+            if ready is not None:
+                ready(message["pid"])
+        elif kind == "held":
+            self._hold(message, fds)
+        elif kind == "ready":
+            running = self._running.get(message["name"])
+            if running is not None and not running.ready:
+                running.ready = True
+                self.on_ready(message["name"])
+        elif kind == "exit":
+            self._exited(message)
+        elif kind == "exec-held":
+            self._hold_process(message, fds)
+        elif kind == "exec-exit":
+            process = self._processes.pop(message["exec"], None)
+            if process is not None:
+                process.finish(message["status"])
+
+    def _hold(self, message: dict[str, Any], fds: list[int]) -> Held:
+        values = {key: message[key] for key in Held.__slots__}
+        held = Held(**values)
+        meter = Meter(self._root.group(held.name))
+        self._running[held.name] = _Running(held, fds, meter, message["console_log"])
+        return held
+
+    def _exited(self, message: dict[str, Any]) -> None:
+        name, pid = message["name"], message["pid"]
+        running = self._running.get(name)
+        if running is not None and running.held.pid == pid:
+            del self._running[name]
+            frames.close_all(running.fds)
+            if not running.ended.done():
+                running.ended.set_result(None)
+        reason = message["reason"]
+        if reason == "reboot":
+            count = running.held.restart_count if running is not None else 0
+            self._reboots[name] = count + 1
+        else:
+            self._reboots.pop(name, None)
+        self.link.tell("ack", name=name, pid=pid)
+        self.on_exit(Exit(name, pid, reason, message["status"], message["text"]))
+
+    def _hold_process(self, message: dict[str, Any], fds: list[int]) -> None:
+        known = self._processes.get(message["exec"])
+        if known is not None:
+            frames.close_all(fds)
+            return
+        ends = dict(zip(message["kept"], fds, strict=True))
+        process = Process(self, message["exec"], message["name"], ends)
+        process.pid, process.start_time = message["pid"], message["start_time"]
+        self._processes[process.id] = process
+
+    # Instances
+
+    async def start(self, spec: Spec, network: Callable[[int], Awaitable[None]]) -> Held:
+        """Start a system; `network(pid)` fills its network namespace before init is executed.
+
+        Raises StartFailed, or what `network` raised, with nothing left behind.
+        """
+        link = self.link
+        number = link.number()
+        failed: list[BaseException] = []
+        tasks: list[asyncio.Task[None]] = []
+
+        async def attach(pid: int) -> None:
+            try:
+                await network(pid)
+            except BaseException as error:
+                failed.append(error)
+                link.tell("abort", name=spec.name, start=number, text=str(error))
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+            else:
+                link.tell("go", name=spec.name, start=number)
+
+        def ready(pid: int) -> None:
+            tasks.append(asyncio.get_running_loop().create_task(attach(pid)))
+
+        self._networks[number] = ready
+        request = link.request(
+            "start", number=number, spec=encode(spec),
+            restart_count=self._reboots.pop(spec.name, 0),
+        )  # fmt: skip
+        waiting = asyncio.ensure_future(request)
+        try:
+            message, fds = await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            await self._cancel_start(spec.name, number, waiting)
+            raise
+        except StartFailed as error:
+            if failed:
+                raise failed[0] from error
+            raise
+        finally:
+            self._networks.pop(number, None)
+            for task in tasks:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        return self._hold(message, fds)
+
+    async def _cancel_start(
+        self, name: str, number: int, waiting: asyncio.Future[tuple[dict[str, Any], list[int]]]
+    ) -> None:
+        """Undo a start whose caller was cancelled, and wait until nothing of it is left."""
+        with contextlib.suppress(SupervisorLost):
+            self.link.tell("abort", name=name, start=number, text="cancelled")
+        try:
+            message, fds = await waiting
+        except (StartFailed, SupervisorLost):
+            return
+        self._hold(message, fds)
+        await self.kill(name)
+
+    def _find(self, name: str) -> _Running:
+        running = self._running.get(name)
+        if running is None:
+            raise StartFailed("find", f"{name} is not running", 3)
+        return running
+
+    def held(self, name: str) -> Held | None:
+        """Return the running system of that name."""
+        running = self._running.get(name)
+        return None if running is None else running.held
+
+    def is_ready(self, name: str) -> bool:
+        """Tell whether its init has reported that the boot is finished."""
+        running = self._running.get(name)
+        return running is not None and running.ready
+
+    async def kill(self, name: str) -> None:
+        """Kill everything in it; return when it is reaped and its cgroups are gone."""
+        await self.link.request("kill", name=name)
+
+    async def signal(self, name: str, signum: int) -> None:
+        """Send a signal to its init."""
+        await self.link.request("signal", name=name, signal=signum)
+
+    async def wait(self, name: str, timeout_s: float | None) -> bool:
+        """Wait for its end; False when the time is over before."""
+        running = self._running.get(name)
+        if running is None:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(running.ended)
+        except TimeoutError:
+            return False
+        return True
+
+    async def freeze(self, name: str) -> None:
+        """Stop every process of it. Raises Failed when one does not stop in time."""
+        self._find(name)
+        await self._freezer(name, frozen=True)
+
+    async def thaw(self, name: str) -> None:
+        """Let its processes go on."""
+        self._find(name)
+        await self._freezer(name, frozen=False)
+
+    async def _freezer(self, name: str, *, frozen: bool) -> None:
+        group = self._root.group(name)
+        group.freeze(frozen=frozen)
+        deadline = asyncio.get_running_loop().time() + _FREEZE_TIMEOUT_S
+        delay_s = 0.0005
+        while group.is_frozen() != frozen:
+            if asyncio.get_running_loop().time() > deadline:
+                group.freeze(frozen=not frozen)
+                raise Failed(f"{name} does not {'freeze' if frozen else 'thaw'} in time")
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 0.05)
+
+    def is_frozen(self, name: str) -> bool:
+        """Tell whether it is frozen."""
+        return self._root.group(name).is_frozen()
+
+    async def limits(self, name: str, limits: Limits) -> None:
+        """Change its limits while it runs. Raises StartFailed when one cannot be had."""
+        self._find(name)
+        group = self._root.group(name)
+        try:
+            await asyncio.to_thread(group.limit, encode(limits))
+        except OSError as error:
+            raise StartFailed("limits", str(error), error.errno) from error
+
+    def usage(self, name: str) -> Usage:
+        """Read what it uses. Raises StartFailed when it does not run."""
+        return self._find(name).meter.read()
+
+    # Commands and consoles
+
+    async def exec(self, spec: ExecSpec, stdio: tuple[int, int, int] | None) -> Process:
+        """Execute a command. `stdio` are its three descriptors (still the caller's to close).
+
+        None makes pipes, whose ends are in the Process; a terminal for an interactive command.
+        Raises StartFailed when it cannot be prepared; not being found is its exit code 127.
+        """
+        identifier = secrets.token_hex(8)
+        ours: dict[str, int] = {}
+        theirs: list[int] = []
+        if not spec.interactive:
+            if stdio is None:
+                ours, theirs = _pipes()
+            else:
+                theirs = [os.dup(fd) for fd in stdio]
+        process = Process(self, identifier, spec.name, ours)
+        self._processes[identifier] = process
+        try:
+            message, fds = await self.link.request(
+                "exec", [*theirs, *ours.values()], exec=identifier, spec=encode(spec),
+                keep=list(ours),
+            )  # fmt: skip
+        except BaseException:
+            self._processes.pop(identifier, None)
+            frames.close_all(list(ours.values()))
+            raise
+        finally:
+            frames.close_all(theirs)
+        process.pid, process.start_time = message["pid"], message["start_time"]
+        if fds:
+            process.fds["pty"] = fds[0]
+            frames.close_all(fds[1:])
+        return process
+
+    async def execs(self) -> list[Process]:
+        """Return the commands that run, those taken over after a restart included."""
+        return list(self._processes.values())
+
+    async def console(self, name: str) -> Console:
+        """Attach to its console."""
+        ours, theirs = socket.socketpair()
+        try:
+            await self.link.request("console", [theirs.fileno()], name=name)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return Console(self, name, ours)
+
+    def console_log(self, name: str) -> Path:
+        """Return where its console's output is kept."""
+        return Path(self._find(name).log)
+
+    # Devices
+
+    async def add_disk(self, name: str, disk: Disk) -> None:
+        """Show a host path in it, with the same locked flags as at its start."""
+        await self.link.request("hotplug", name=name, action="add-disk", disk=encode(disk))
+
+    async def remove_disk(self, name: str, disk: Disk) -> None:
+        """Take a disk away."""
+        await self.link.request("hotplug", name=name, action="remove-disk", disk=encode(disk))
+
+    async def add_node(self, name: str, node: Node) -> None:
+        """Make a device node in its /dev."""
+        await self.link.request("hotplug", name=name, action="add-node", node=encode(node))
+
+    async def remove_node(self, name: str, node: Node) -> None:
+        """Take a device node away."""
+        await self.link.request("hotplug", name=name, action="remove-node", node=encode(node))
+
+
+def _try(path: str) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def _pipes() -> tuple[dict[str, int], list[int]]:
+    """Make stdin, stdout, stderr: our ends by name, the command's in order."""
+    stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
+    ours = {"stdin": stdin[1], "stdout": stdout[0], "stderr": stderr[0]}
+    return ours, [stdin[0], stdout[1], stderr[1]]
+
+
+def _resize(fd: int, width: int, height: int) -> None:
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))

@@ -1,0 +1,194 @@
+"""A running container as the supervisor holds it, and the end of one."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+from lxpy.kernel import processes, seccomp
+from lxpy.runtime import terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lxpy.runtime.cgroups import Group
+    from lxpy.runtime.plain import Entry, Spec
+    from lxpy.runtime.terminal import Terminal
+
+SO_PASSCRED = 16
+SCM_CREDENTIALS = 2
+_NOTIFY_BYTES = 8192
+#: Room for the sender's credentials alone: descriptors that a container attaches are dropped.
+_NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
+_JOURNALED = ("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count",
+              "privileged", "seccomp_deny", "rlimits", "idmap", "console_log",
+              "console_log_bytes")  # fmt: skip
+
+
+class Container:
+    """One container: what identifies it, its descriptors, what init has said."""
+
+    __slots__ = ("cgroup_id", "child", "console_log", "console_log_bytes", "console", "end",
+                 "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
+                 "program", "ready", "restart_count", "rlimits", "seccomp_deny", "shutdown",
+                 "start_time", "started_at", "waiting")  # fmt: skip
+
+    def __init__(self, name: str, group: Group) -> None:
+        self.name = name
+        self.group = group
+        self.pid = 0
+        self.pidfd = -1
+        self.start_time = 0
+        self.cgroup_id = 0
+        self.started_at = 0.0
+        self.ready = False
+        self.restart_count = 0
+        self.privileged = False
+        self.seccomp_deny: list[str] | None = []  # None: no filter at all
+        self.rlimits: dict[str, list[int]] = {}
+        self.idmap: list[Any] = []
+        self.console_log = ""
+        self.console_log_bytes = 0
+        self.program = b""
+        self.console: Terminal | None = None
+        self.notify: _socket.socket | None = None
+        self.child = True  # adopted ones are not: their exit status goes elsewhere
+        self.killed = False
+        self.shutdown = ""  # what a systemd of 257 or later said about its end
+        self.end: Entry | None = None
+        self.waiting: list[int] = []  # requests to answer at the end
+
+    def remember(self, spec: Spec) -> None:
+        """Take over what commands executed later need to know."""
+        self.privileged = spec["privileged"]
+        self.seccomp_deny = spec["seccomp_deny"] if spec["seccomp"] else None
+        self.rlimits = spec["rlimits"]
+        self.idmap = list(spec["idmap"])
+        self.console_log = spec["console_log"]
+        self.console_log_bytes = spec["console_log_bytes"]
+        self.assemble()
+
+    def assemble(self) -> None:
+        """Build the seccomp filter. Raises ValueError for an unknown call."""
+        self.program = b"" if self.seccomp_deny is None else seccomp.assemble(self.seccomp_deny)
+
+    def entry(self) -> Entry:
+        """Return what the journal keeps."""
+        return {key: getattr(self, key) for key in _JOURNALED}
+
+    def restore(self, entry: Entry) -> None:
+        """Take the journal's values."""
+        for key in _JOURNALED:
+            setattr(self, key, entry[key])
+        self.assemble()
+
+    def describe(self) -> Entry:
+        """Return what the daemon is told."""
+        return {
+            "name": self.name, "pid": self.pid, "start_time": self.start_time,
+            "cgroup_id": self.cgroup_id, "started_at": self.started_at, "ready": self.ready,
+            "restart_count": self.restart_count, "frozen": self.group.is_frozen(),
+            "console": self.console is not None, "console_log": self.console_log,
+        }  # fmt: skip
+
+    def alive(self) -> bool:
+        """Tell whether the process is still the recorded one; opens its pidfd."""
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+            if processes.start_time(self.pid) == self.start_time:
+                return self.group.identity() == self.cgroup_id
+        except OSError:
+            pass
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        return False
+
+    def descriptors(self) -> list[int]:
+        """Return what the daemon keeps copies of."""
+        fds = []
+        if self.console is not None:
+            fds.append(self.console.master)
+        if self.notify is not None:
+            fds.append(self.notify.fileno())
+        return fds
+
+    def hold(self, fds: list[int]) -> None:
+        """Take over console master and notify socket (those of `descriptors`)."""
+        if fds:
+            slave = terminal.open_slave(fds[0])
+            limit = self.console_log_bytes
+            self.console = terminal.Terminal(fds[0], slave, self.console_log, limit)
+        if len(fds) > 1:
+            self.notify = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, fds[1])
+            self.notify.setblocking(False)
+
+    def hear(self) -> bool:
+        """Read init's notifications; True when it became ready just now."""
+        became = False
+        for _ in range(16):
+            try:
+                assert self.notify is not None
+                data, ancillary, _, _ = self.notify.recvmsg(_NOTIFY_BYTES, _NOTIFY_ANCILLARY)
+            except BlockingIOError:
+                break
+            if _sender(ancillary) != self.pid:
+                continue
+            for line in data.decode("utf-8", "replace").split("\n"):
+                key, _, value = line.partition("=")
+                if key == "READY" and value == "1" and not self.ready:
+                    self.ready = became = True
+                elif key == "X_SYSTEMD_SHUTDOWN":
+                    self.shutdown = value
+        return became
+
+    def close(self) -> None:
+        """Close what is left but the console, which the loop must forget first."""
+        if self.notify is not None:
+            self.notify.close()
+            self.notify = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def make_notify_socket() -> _socket.socket:
+    """Make the socket that the child binds at /dev/.lxc/notify."""
+    kind = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+    sock = _socket.socket(_socket.AF_UNIX, kind)
+    sock.setsockopt(_socket.SOL_SOCKET, SO_PASSCRED, 1)
+    return sock
+
+
+def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == _socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
+            return int(struct.unpack("3i", data[:12])[0])
+    return -1
+
+
+def judge(container: Container, status: int | None) -> tuple[str, int, str]:
+    """Return (reason, status, text) of an end; `status` is waitpid's, None when unknown.
+
+    A kernel tells reboot(2) of a pid namespace to the parent of its init as SIGHUP (restart) or
+    SIGINT (halt, power off). Source: reboot(2), "Behavior inside PID namespaces".
+    """
+    if container.killed:
+        return "exit", 137, "killed on request"
+    if status is None:
+        if container.shutdown:
+            reason = "reboot" if container.shutdown in ("reboot", "kexec") else "poweroff"
+            return reason, 0, f"init said {container.shutdown}"
+        return "exit", 0, "init ended while no supervisor was its parent"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number == 1:
+            return "reboot", 0, "the instance asked for a reboot"
+        if number == 2:
+            return "poweroff", 0, "the instance powered off"
+        text = f"init killed by signal {number} ({processes.signal_name(number)})"
+        return "crash", 128 + number, text
+    code = os.WEXITSTATUS(status)
+    return "exit", code, f"init exited with status {code}"

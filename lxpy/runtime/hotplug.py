@@ -1,0 +1,145 @@
+"""Devices that come and go while the container runs."""
+
+from __future__ import annotations
+
+import os
+
+from lxpy.kernel import mounts, namespaces, processes
+from lxpy.runtime import frames, phases
+from lxpy.runtime.fs import Confined
+from lxpy.runtime.launch import StepFailed
+from lxpy.runtime.phases import Report
+from lxpy.runtime.steps import devices, identity
+from lxpy.runtime.steps import mounts as mount_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lxpy.runtime.frames import Message
+    from lxpy.runtime.held import Container
+    from lxpy.runtime.plain import Disk
+    from lxpy.runtime.server import Supervisor
+
+
+def handle(supervisor: Supervisor, message: Message) -> Message | None:
+    """Add or remove what a request names. None: a helper will answer. Raises OSError."""
+    container = supervisor.held(message)
+    action = message["action"]
+    if action == "add-node":
+        _with_dev(container, lambda dev: _add_node(container, dev, message))
+        return {}
+    if action == "remove-node":
+        _with_dev(container, lambda dev: devices.remove_node(dev, message["node"]["path"]))
+        return {}
+    if action == "add-disk":
+        userns = supervisor.user_namespaces.get(container.idmap)
+        disk = message["disk"]
+        _Helper(supervisor, message["id"], lambda: _add_disk(container, disk, userns))
+        return None
+    if action == "remove-disk":
+        _Helper(supervisor, message["id"], lambda: _remove_disk(container, message["disk"]))
+        return None
+    raise StepFailed("hotplug", f"unknown action {action!r}")
+
+
+def _with_dev(container: Container, act: Callable[[int], None]) -> None:
+    """Reach the container's /dev from outside: no namespace is entered."""
+    root = Confined.at(f"/proc/{container.pid}/root")
+    try:
+        dev = root.plain_directory("dev")
+        try:
+            act(dev)
+        finally:
+            os.close(dev)
+    finally:
+        root.close()
+
+
+def _add_node(container: Container, dev: int, message: Message) -> None:
+    node = message["node"]
+    uid = identity.outside(container.idmap, "u", node["uid"])
+    gid = identity.outside(container.idmap, "g", node["gid"])
+    devices.make_node(dev, node, uid, gid)
+
+
+class _Helper:
+    """A short-lived child that works in the container's namespaces."""
+
+    def __init__(self, supervisor: Supervisor, request: int, act: Callable[[], None]) -> None:
+        self.supervisor = supervisor
+        self.request = request
+        self.failure: StepFailed | None = None
+        ours, theirs = frames.pair()
+        pid, pidfd = processes.fork(namespaces.NEWNS)
+        if pid == 0:
+            report = Report(theirs.fileno())
+            try:
+                act()
+            except BaseException as error:
+                report.fail(error)
+            os._exit(0)
+        theirs.close()
+        supervisor.reap_later(pidfd)
+        ours.setblocking(False)
+        self.report = ours
+        supervisor.loop.watch(ours.fileno(), self._reported)
+
+    def _reported(self, _: int) -> None:
+        try:
+            received = phases.receive(self.report)
+        except BlockingIOError:
+            return
+        if received is not None:
+            news = received[0]
+            self.failure = StepFailed(news["step"], news["failed"], news["errno"])
+            return
+        self.supervisor.loop.forget(self.report.fileno())
+        self.report.close()
+        if self.failure is None:
+            self.supervisor.answer(self.request, {})
+        else:
+            self.supervisor.refuse(self.request, self.failure)
+
+
+def _add_disk(container: Container, disk: Disk, userns: int) -> None:
+    """Attach a disk with its flags locked against the container's root.
+
+    The detached mount is first attached in this helper's mount namespace, which belongs to the
+    initial user namespace; copied into one of the container's user namespace, its flags are locked;
+    a clone of that copy keeps them.
+    """
+    processes.protect()
+    uid = identity.outside(container.idmap, "u", 0)
+    gid = identity.outside(container.idmap, "g", 0)
+    mounts.make_private()
+    tree = mount_steps.open_disk(disk, userns)
+    root = Confined.at(f"/proc/{container.pid}/root")
+    with processes.file_owner(uid, gid):
+        target = mount_steps.open_target(root, disk)
+    pidfd = container.pidfd
+    if userns >= 0:
+        place = _place(disk)
+        mounts.attach(tree, disk["source"], path=place)
+        os.close(tree)
+        namespaces.join(userns, namespaces.NEWUSER, "user namespace")
+        processes.become_root()
+        namespaces.unshare(namespaces.NEWNS, "mount namespace")
+        tree = mounts.clone_tree(place, recursive=disk["recursive"])
+    namespaces.join(pidfd, namespaces.NEWNS, "mount namespace")
+    mounts.attach(tree, disk["target"], dir_fd=target)
+
+
+def _place(disk: Disk) -> str:
+    """Find a path of ours, in this mount namespace, to attach to: a directory or a file."""
+    return "/proc" if os.path.isdir(disk["source"]) else "/proc/version"
+
+
+def _remove_disk(container: Container, disk: Disk) -> None:
+    """Detach what covers the target. Lazily: a process may still use it."""
+    processes.protect()
+    flags = namespaces.NEWNS | (namespaces.NEWUSER if container.idmap else 0)
+    namespaces.join(container.pidfd, flags, "namespaces")
+    if container.idmap:
+        processes.become_root()
+    mounts.unmount(disk["target"], mounts.MNT_DETACH)

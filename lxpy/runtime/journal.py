@@ -1,0 +1,53 @@
+"""What the supervisor holds, on disk: so that its successor finds the containers again.
+
+One file for an instance. A container is recognised by pid, start time and cgroup id together; after
+a reboot of the host none fits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxpy.runtime.plain import Entry
+
+
+class Journal:
+    """The directory of entries, named by instance."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    def write(self, name: str, entry: Entry) -> None:
+        """Replace the entry at once: a reader sees the old one or the new one."""
+        path = f"{self._directory}/{name}"
+        data = json.dumps(entry).encode()
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+        os.rename(f"{path}.new", path)
+
+    def remove(self, name: str) -> None:
+        """Forget an instance. Idempotent."""
+        try:
+            os.unlink(f"{self._directory}/{name}")
+        except FileNotFoundError:
+            return
+
+    def load(self) -> dict[str, Entry]:
+        """Return all entries; a damaged one is left out."""
+        entries: dict[str, Entry] = {}
+        for name in os.listdir(self._directory):
+            if name.endswith(".new"):
+                continue
+            try:
+                with open(f"{self._directory}/{name}", encoding="utf-8") as file:
+                    entries[name] = json.load(file)
+            except (OSError, ValueError):
+                continue
+        return entries

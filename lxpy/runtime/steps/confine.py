@@ -1,0 +1,67 @@
+"""What a process of the container may not do, whoever it becomes: set right before exec."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from lxpy.kernel import caps, processes, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxpy.runtime.plain import Spec
+
+_NOFILE = 1048576
+_DEFAULT_UMASK = 0o022
+
+
+def set_rlimits(rlimits: dict[str, list[int]]) -> None:
+    """Set resource limits ("nofile": [soft, hard], -1 for none). As the host's root.
+
+    Hard NOFILE is raised where the host lets us: dbus and databases ask for it.
+    """
+    if "nofile" not in rlimits:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < _NOFILE and hard != resource.RLIM_INFINITY:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, _NOFILE))
+            except (OSError, ValueError):
+                pass  # a host without CAP_SYS_RESOURCE
+    for name, (soft, hard) in rlimits.items():
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if number is None:
+            raise ValueError(f"unknown resource limit {name!r}")
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (OSError, ValueError) as error:
+            text = f"limits.kernel.{name}={soft}:{hard}: the host does not allow it"
+            raise OSError(1, text) from error
+
+
+def reset_oom_score() -> None:
+    """Be as killable as anyone: the supervisor may be protected."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"0")
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # lowering needs CAP_SYS_RESOURCE; raising always works
+
+
+def confine_init(spec: Spec, program: bytes) -> None:
+    """Give up what PID 1 shall never have. No system call of ours may follow but exec."""
+    processes.new_session_keyring()
+    caps.drop_bounding(caps.PRIVILEGED if spec["privileged"] else caps.UNPRIVILEGED)
+    os.umask(_DEFAULT_UMASK)
+    seccomp.install(program)
+    processes.reset_signals()
+
+
+def confine_command(program: bytes, *, privileged: bool) -> None:
+    """Do the same for an executed command: nothing of it is inherited from PID 1."""
+    processes.new_session_keyring()
+    caps.drop_bounding(caps.PRIVILEGED if privileged else caps.UNPRIVILEGED)
+    os.umask(_DEFAULT_UMASK)
+    seccomp.install(program)

@@ -1,0 +1,129 @@
+"""/dev of a container: a small tmpfs with the standard nodes and those its devices add.
+
+The standard nodes are bind mounts, which a checkpoint can name; nodes of devices are made in place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from lxpy.kernel import mounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxpy.runtime.fs import Confined
+    from lxpy.runtime.plain import Node
+
+STANDARD = (
+    ("null", 1, 3, 0o666),
+    ("zero", 1, 5, 0o666),
+    ("full", 1, 7, 0o666),
+    ("random", 1, 8, 0o666),
+    ("urandom", 1, 9, 0o666),
+    ("tty", 5, 0, 0o666),
+    ("fuse", 10, 229, 0o666),
+    ("net/tun", 10, 200, 0o666),
+)
+DIRECTORIES = (
+    ("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755), ("net", 0o755), (".lxc", 0o711),
+    (".lxc/proc", 0o555), (".lxc/sys", 0o555),
+)  # fmt: skip
+LINKS = (
+    ("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
+)  # fmt: skip
+
+
+def mount_dev(root: Confined, uid: int, gid: int) -> int:
+    """Mount and fill /dev, owned by the container's root; return its descriptor."""
+    old_mask = os.umask(0)
+    fd = mounts.make("tmpfs", {"size": "4m", "nr_inodes": "4096", "mode": "0755"}, mounts.NOSUID)
+    for name, mode in DIRECTORIES:
+        os.mkdir(name, mode, dir_fd=fd)
+        os.chown(name, uid, gid, dir_fd=fd)
+    for name, target in LINKS:
+        os.symlink(target, name, dir_fd=fd)
+        os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+    os.chown(".", uid, gid, dir_fd=fd)
+    target_fd = root.plain_directory("dev")
+    mounts.attach(fd, "/dev", dir_fd=target_fd)
+    os.close(target_fd)
+    _bind_standard(fd, uid, gid)
+    os.umask(old_mask)
+    return fd
+
+
+def _bind_standard(dev: int, uid: int, gid: int) -> None:
+    store = mounts.make("tmpfs", {"size": "64k", "mode": "0700"}, mounts.NOSUID)
+    for name, major, minor, mode in STANDARD:
+        node = name.rpartition("/")[2]
+        os.mknod(node, mode | stat.S_IFCHR, os.makedev(major, minor), dir_fd=store)
+        os.chown(node, uid, gid, dir_fd=store)
+        bind_file(dev, name, mounts.clone_tree(node, dir_fd=store))
+    os.close(store)
+
+
+def bind_file(dev: int, name: str, mount_fd: int) -> None:
+    """Attach a detached mount of a file on a new empty file of /dev; closes `mount_fd`."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(name, flags, 0o600, dir_fd=dev)
+    mounts.attach(mount_fd, f"/dev/{name}", dir_fd=place)
+    os.close(place)
+    os.close(mount_fd)
+
+
+def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
+    """Make a device node; `uid` and `gid` are its owner on the host.
+
+    `dev` is the container's /dev: each directory on the way is taken without following links.
+    """
+    *directories, name = _below_dev(node["path"])
+    fd = os.dup(dev)
+    try:
+        for each in directories:
+            fd = _descend(fd, each, uid, gid)
+        kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
+        number = os.makedev(node["major"], node["minor"])
+        os.mknod(name, kind | 0o600, number, dir_fd=fd)
+        os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+        made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        os.chmod(f"/proc/self/fd/{made}", node["mode"])
+        os.close(made)
+    finally:
+        os.close(fd)
+
+
+def remove_node(dev: int, path: str) -> None:
+    """Remove a node again. Raises OSError."""
+    *directories, name = _below_dev(path)
+    fd = os.dup(dev)
+    try:
+        for each in directories:
+            fd = _descend(fd, each, -1, -1)
+        os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _below_dev(path: str) -> list[str]:
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if len(names) < 2 or names[0] != "dev" or ".." in names:
+        raise ValueError(f"device path {path!r} is not below /dev")
+    return names[1:]
+
+
+def _descend(fd: int, name: str, uid: int, gid: int) -> int:
+    """Step into a directory, made where missing (unless uid is -1); closes `fd`."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(name, flags, dir_fd=fd)
+        except FileNotFoundError:
+            if uid < 0:
+                raise
+            os.mkdir(name, 0o755, dir_fd=fd)
+            os.chown(name, uid, gid, dir_fd=fd)
+            return os.open(name, flags, dir_fd=fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,213 @@
+"""Mounts: the rootfs, the host's disks, and the kernel's filesystems.
+
+What comes from the host is mounted in a mount namespace of the initial user namespace, before the
+container's own is entered: only then are read-only, nodev and friends locked against its root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from lxpy.kernel import mounts
+from lxpy.kernel.processes import file_owner
+from lxpy.runtime.fs import Confined
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxpy.runtime.plain import Disk, Rootfs, Spec
+
+#: nfs_export lets CRIU dump inotify watches; it excludes metacopy.
+OVERLAY_OPTIONS = {"index": "on", "nfs_export": "on", "redirect_dir": "on"}
+#: When an image was replaced by an equal one the index no longer fits (ESTALE).
+OVERLAY_WITHOUT_INDEX = {"index": "off", "nfs_export": "off", "redirect_dir": "on"}
+_RAW_OPTIONS = {
+    "ro": mounts.RDONLY, "nosuid": mounts.NOSUID, "nodev": mounts.NODEV, "noexec": mounts.NOEXEC,
+    "noatime": mounts.NOATIME,
+}  # fmt: skip
+
+
+def mount_rootfs(rootfs: Rootfs, stage: str, userns_fd: int, uid: int, gid: int) -> Confined:
+    """Mount the rootfs on the directory `stage`, ids mapped and nodev, and return it opened."""
+    if rootfs["type"] == "overlay":
+        fd = _overlay(rootfs["lower"], rootfs["root"], stage, userns_fd, uid, gid)
+    else:
+        fd = idmapped(rootfs["path"], userns_fd, mounts.NODEV)
+    mounts.attach(fd, stage, path=stage)
+    os.close(fd)
+    return Confined.at(stage)
+
+
+def idmapped(path: str, userns_fd: int, flags: int, *, recursive: bool = False) -> int:
+    """Return a detached mount of `path`, its ids mapped by `userns_fd` (-1: as they are).
+
+    Raises OSError, EINVAL where the filesystem cannot map ids.
+    """
+    fd = mounts.clone_tree(path, recursive=recursive)
+    try:
+        if userns_fd >= 0:
+            flags |= mounts.IDMAP
+        mounts.set_attributes(fd, path, flags, userns_fd=userns_fd, recursive=recursive)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _overlay(lower: list[str], root: str, stage: str, userns_fd: int, uid: int, gid: int) -> int:
+    layers = [idmapped(each, userns_fd, mounts.RDONLY | mounts.NODEV) for each in lower]
+    writable = idmapped(root, userns_fd, mounts.NODEV)
+    try:
+        # The work directory is made by the mounter: with unmapped ids overlayfs cannot, and
+        # silently becomes read-only.
+        with file_owner(uid, gid):
+            try:
+                fd = _stack(layers, writable, stage, OVERLAY_OPTIONS)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                fd = _stack(layers, writable, stage, OVERLAY_WITHOUT_INDEX)
+    finally:
+        for each in (*layers, writable):
+            os.close(each)
+    if mounts.is_readonly(fd):
+        raise OSError(errno.EROFS, f"overlay({root}): the work directory is not usable")
+    return fd
+
+
+def _stack(layers: list[int], writable: int, stage: str, options: dict[str, str]) -> int:
+    fs = mounts.start("overlay")
+    upper = os.open("upper", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
+    work = os.open("work", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
+    try:
+        for layer in layers:
+            mounts.configure(fs, "lowerdir+", layer)
+        mounts.configure(fs, "upperdir", upper)
+        mounts.configure(fs, "workdir", work)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+        return _stack_by_path(layers, writable, stage, options)
+    else:
+        return _finish(fs, options)
+    finally:
+        for each in (fs, upper, work):
+            os.close(each)
+
+
+def _stack_by_path(layers: list[int], writable: int, stage: str, options: dict[str, str]) -> int:
+    """Stack on kernels (before 6.13) whose overlayfs takes attached paths alone.
+
+    All of it stays in this mount namespace, and the paths are gone afterwards.
+    """
+    here = os.getcwd()
+    mounts.mount("scratch", stage, "tmpfs")
+    os.chdir(stage)
+    fs = mounts.start("overlay")
+    try:
+        for index, layer in enumerate((*layers, writable)):
+            os.mkdir(str(index))
+            mounts.attach(layer, f"layer {index}", path=str(index))
+        last = len(layers)
+        mounts.configure(fs, "lowerdir", ":".join(str(index) for index in range(last)))
+        mounts.configure(fs, "upperdir", f"{last}/upper")
+        mounts.configure(fs, "workdir", f"{last}/work")
+        return _finish(fs, options)
+    finally:
+        os.close(fs)
+        os.chdir(here)
+        mounts.unmount(stage, mounts.MNT_DETACH)
+
+
+def _finish(fs: int, options: dict[str, str]) -> int:
+    for key, value in options.items():
+        mounts.configure(fs, key, value)
+    return mounts.finish(fs, "overlay", mounts.NODEV)
+
+
+def make_mount_points(root: Confined, uid: int, gid: int) -> None:
+    """See to it that /dev, /proc and /sys are directories of the rootfs itself."""
+    with file_owner(uid, gid):
+        for name in ("dev", "proc", "sys"):
+            os.close(root.plain_directory(name))
+
+
+def attach_disk(root: Confined, disk: Disk, userns_fd: int, uid: int, gid: int) -> None:
+    """Show a host file or directory inside, read-only and nodev locked."""
+    try:
+        fd = open_disk(disk, userns_fd)
+    except FileNotFoundError:
+        if disk["required"]:
+            raise
+        return
+    try:
+        with file_owner(uid, gid):
+            target = open_target(root, disk)
+        mounts.attach(fd, disk["target"], dir_fd=target)
+        os.close(target)
+    finally:
+        os.close(fd)
+
+
+def open_disk(disk: Disk, userns_fd: int) -> int:
+    """Return the detached mount of a disk's source, flags set."""
+    flags = mounts.NODEV | (mounts.RDONLY if disk["readonly"] else 0)
+    for option in disk["raw_options"].split(","):
+        flags |= _RAW_OPTIONS.get(option.strip(), 0)
+    mapping = userns_fd if disk["shift"] else -1
+    try:
+        return idmapped(disk["source"], mapping, flags, recursive=disk["recursive"])
+    except OSError as error:
+        if error.errno == errno.EINVAL and mapping >= 0:
+            text = f"the filesystem of {disk['source']} cannot map ids: set shift=false on the disk"
+            raise OSError(errno.EINVAL, text) from error
+        raise
+
+
+def open_target(root: Confined, disk: Disk) -> int:
+    """Open, or make, what a disk covers: the container's path, resolved inside the rootfs."""
+    if os.path.isdir(disk["source"]):
+        return root.directory(disk["target"])
+    return root.file(disk["target"])
+
+
+def mount_kernel_filesystems(spec: Spec, *, legacy_cgroups: bool) -> None:
+    """Mount what belongs to the container's own namespaces: after pivot_root, by its init.
+
+    /sys/kernel/debug is covered: systemd would try to mount debugfs there and fail.
+    """
+    quiet = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+    mounts.mount("proc", "/proc", "proc", quiet)
+    mounts.mount("sysfs", "/sys", "sysfs", quiet)
+    pts = "newinstance,ptmxmode=0666,mode=0620,gid=5,max=1026"
+    mounts.mount("devpts", "/dev/pts", "devpts", mounts.MS_NOSUID | mounts.MS_NOEXEC, pts)
+    mounts.mount("tmpfs", "/dev/shm", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=1777")
+    mounts.mount("mqueue", "/dev/mqueue", "mqueue", quiet)
+    if os.path.isdir("/sys/kernel/debug"):
+        flags = quiet | mounts.MS_RDONLY
+        mounts.mount("none", "/sys/kernel/debug", "tmpfs", flags, "size=0,mode=0555")
+    _mount_cgroups(quiet, legacy=legacy_cgroups)
+    if spec["nesting"]:
+        mounts.mount("proc", "/dev/.lxc/proc", "proc", quiet)
+        mounts.mount("sysfs", "/dev/.lxc/sys", "sysfs", quiet)
+
+
+def _mount_cgroups(flags: int, *, legacy: bool) -> None:
+    if not os.path.isdir("/sys/fs/cgroup"):
+        return
+    if not legacy:
+        mounts.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", flags)
+        return
+    mounts.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", flags, "mode=0755,size=64k")
+    os.mkdir("/sys/fs/cgroup/systemd")
+    mounts.mount("cgroup", "/sys/fs/cgroup/systemd", "cgroup", flags, "none,name=systemd")
+
+
+def cover_for_privileged() -> None:
+    """Without a user namespace, make what reaches the host's kernel read-only."""
+    for path in ("/proc/sys", "/proc/sysrq-trigger", "/sys"):
+        mounts.mount(path, path, "", mounts.MS_BIND)
+        flags = mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY
+        quiet = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+        mounts.mount("none", path, "", flags | quiet)
+    mounts.mount("/proc/sys/net", "/proc/sys/net", "", mounts.MS_BIND)
