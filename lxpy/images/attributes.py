@@ -40,7 +40,7 @@ def from_pax(headers: Mapping[str, str]) -> dict[str, bytes]:
         elif key.startswith(_LIBARCHIVE_XATTR):
             name = urllib.parse.unquote(key[len(_LIBARCHIVE_XATTR) :])
             try:
-                found[name] = base64.b64decode(value + "=" * (-len(value) % 4))
+                found[name] = base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
             except (binascii.Error, ValueError):
                 continue
         elif key in _ACLS:

@@ -105,7 +105,7 @@ def _enlarge(pipe: int) -> None:
 
 
 def _library_reader(module: str, file: int) -> Callable[[int], bytes]:
-    opened = importlib.import_module(module).open(os.dup(file), "rb")
+    opened = importlib.import_module(module).open(os.fdopen(os.dup(file), "rb"), "rb")
 
     def read(size: int) -> bytes:
         try:

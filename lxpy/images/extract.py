@@ -239,6 +239,7 @@ class Extraction:
         """Return where the pieces of a sparse file go: in order, inside the file, all stored."""
         # typeshed says bytes; tarfile makes it a list of pairs
         pieces = cast("list[tuple[int, int]]", member.sparse or [])
+        pieces = [each for each in pieces if each[1] != 0]  # GNU tar fills its table with (0, 0)
         end = total = 0
         for offset, size in pieces:
             if offset < end or size < 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from lxpy.errors import Failed, MissingTool
 from lxpy.images.attributes import wanted
 from lxpy.images.extract import NODES_DROPPED, Found, Job
 from lxpy.images.tarstream import printable
+from lxpy.programs import run
 from lxpy.threads import in_thread
 
 # -lln: "-rw-r--r-- 0/0      2 2026-11-24 09:10 squashfs-root/etc/hostname"
@@ -27,8 +27,6 @@ _TIMEOUT_S = 3600
 
 async def extract(job: Job) -> Found:
     """Carry out a job on a squashfs file. Raises Failed or MissingTool."""
-    if shutil.which("unsquashfs") is None:
-        raise MissingTool("unsquashfs", "squashfs-tools", "unpacking a squashfs image")
     found = await _survey(job)
     if job.layout != "rootfs" and found.metadata is not None:
         found.metadata = await _metadata(job.source)
@@ -71,15 +69,18 @@ async def _survey(job: Job) -> Found:
 
 
 async def _members(source: str) -> AsyncIterator[tuple[bytes, int, bytes]]:
-    process = await asyncio.create_subprocess_exec(
-        "unsquashfs",
-        "-lln",
-        source,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "unsquashfs",
+            "-lln",
+            source,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        )
+    except FileNotFoundError as error:
+        raise MissingTool("unsquashfs", "squashfs-tools", "unpacking this image") from error
     assert process.stdout is not None
     last = b""
     try:
@@ -112,27 +113,14 @@ async def _unpack(job: Job, target: str) -> None:
 
 
 async def _unsquashfs(*arguments: str, timeout_s: float) -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        "unsquashfs",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        lines = errors.decode("utf-8", "replace").strip().splitlines()
-        reason = lines[0] if lines else f"status {process.returncode}"
+    completed = await run("unsquashfs", *arguments, timeout_s=timeout_s, check=False)
+    if completed.returncode != 0:
+        lines = completed.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = lines[0] if lines else f"status {completed.returncode}"
         if "No space left" in reason or "disk full" in reason:
             raise Failed("Failed to unpack the image: no space left on the device")
         raise Failed(f"Invalid image: the squashfs is damaged: {reason}")
-    return output
+    return completed.stdout
 
 
 def _judge(target: Path) -> None:

@@ -147,10 +147,15 @@ class Tree:
                 descriptor = self._open(part, path)
                 if descriptor is None:
                     above, name = self._place(part)
-                    os.mkdir(name, 0o755, dir_fd=above)
+                    try:
+                        os.mkdir(name, 0o755, dir_fd=above)
+                    except FileExistsError:
+                        raise BadArchive(
+                            f'member "{printable(path)}" is below a dangling link, '
+                            f'"{printable(part)}"'
+                        ) from None
                     descriptor = self._open(part, path)
-                if descriptor is None:
-                    raise BadArchive(f'member "{printable(path)}" is below a dangling link')
+                    assert descriptor is not None
                 if end < len(names):
                     self._remember(part, descriptor)
         assert descriptor is not None
