@@ -1,0 +1,285 @@
+"""New instances: from an image, from nothing, as a copy of another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from lxpy.api.instances import InstancesPost
+from lxpy.errors import BadRequest, Conflict, Failed, LxpyError, NotFound
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.instances import architectures, devices, keys, names, sizes
+from lxpy.instances.devices.plans import volatile_config
+from lxpy.instances.model import Instance, Profile
+from lxpy.operations.registry import Operation, Registry
+from lxpy.runtime.container import Runtime
+from lxpy.services import host
+from lxpy.services.images import Images
+from lxpy.services.journal import Journal
+from lxpy.services.locks import Locks
+from lxpy.services.networks import Networks
+from lxpy.services.power import Power
+from lxpy.services.profiles import Profiles
+from lxpy.services.starting import Starter, volume_of
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.storage import Pool
+
+_SOURCES = ("image", "none", "copy")
+
+
+class Creation:
+    """Makes instances; a failed or interrupted one leaves nothing behind."""
+
+    def __init__(
+        self,
+        *,
+        store: InstanceStore,
+        locks: Locks,
+        journal: Journal,
+        profiles: Profiles,
+        images: Images,
+        pools: Pools,
+        networks: Networks,
+        starter: Starter,
+        power: Power,
+        runtime: Runtime,
+        registry: Registry,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._store = store
+        self._locks = locks
+        self._journal = journal
+        self._profiles = profiles
+        self._images = images
+        self._pools = pools
+        self._networks = networks
+        self._starter = starter
+        self._power = power
+        self._runtime = runtime
+        self._registry = registry
+        self._lifecycle = lifecycle
+
+    async def create(self, project: str, wish: InstancesPost) -> Operation:
+        """Start the creation of an instance.
+
+        Raises BadRequest for an invalid name, type or source, NotFound for an unknown profile,
+        image alias or source instance; what is wrong with config and devices the operation says.
+        """
+        taken = {each.name for each in self._store.listed(project)}
+        name = names.check_name(wish.name) if wish.name else names.generate_name(taken)
+        _check_type(wish)
+        base = await self._base(project, name, wish)
+        if wish.source.type == "image":
+            await self._images.resolve(project, wish.source)
+
+        async def work(operation: Operation) -> None:
+            async with self._locks.hold("instance", project, name):
+                await self._create(base, wish, operation)
+            if wish.start:
+                await self._power.start(project, name)
+
+        return self._registry.spawn(
+            "Creating instance",
+            work,
+            project=project,
+            resources={"instances": [f"/1.0/instances/{name}"]},
+            cancellable=True,
+        )
+
+    async def _base(self, project: str, name: str, wish: InstancesPost) -> Instance:
+        """Return the instance as the request, and the source of a copy, have it."""
+        config = {**sizes.limits_of(wish.instance_type), **(wish.config or {})}
+        given = wish.devices or {}
+        wanted = wish.profiles
+        ephemeral, description = wish.ephemeral, wish.description
+        if wish.source.type == "copy":
+            source = self._source(project, wish)
+            config = {**keys.copied(source.config), **config}
+            given = {**source.devices, **given}  # type: ignore[dict-item]
+            wanted = list(source.profiles) if wanted is None else wanted
+            description = description or source.description
+        return Instance(
+            id=0,
+            project=project,
+            name=name,
+            architecture=host.architecture(),
+            config={key: value for key, value in config.items() if value != ""},
+            devices=given,
+            expanded_config={},
+            expanded_devices={},
+            profiles=(),
+            created_at=datetime.now(UTC),
+            ephemeral=ephemeral,
+            description=description,
+        ).changed(await self._profiles.profiles(project, ["default"] if wanted is None else wanted))
+
+    def _source(self, project: str, wish: InstancesPost) -> Instance:
+        if not wish.source.source:
+            raise BadRequest("Must specify a source instance")
+        if "/" in wish.source.source:
+            raise NotFound(
+                f'Snapshot "{wish.source.source}" not found: this version of lxpy has no snapshots'
+            )
+        return self._store.get(wish.source.project or project, wish.source.source)
+
+    async def _create(self, base: Instance, wish: InstancesPost, operation: Operation) -> None:
+        """Make the instance, its lock held."""
+        if self._store.has(base.project, base.name):
+            raise Conflict(
+                "Failed creating instance record: Add instance info to the database: "
+                f'This "instances" entry already exists: "{base.name}"'
+            )
+        fingerprint = ""
+        if wish.source.type == "image":
+            image = await self._images.obtain(base.project, wish.source, operation)
+            fingerprint = image.fingerprint
+            base = await self._of_image(
+                base, wish, image.architecture, image.properties, image.profiles
+            )
+            base = _with(base, {"volatile.base_image": fingerprint})
+        elif wish.source.type == "copy":
+            fingerprint = base.config.get("volatile.base_image", "")
+        instance = await self._completed(base, "copy" if wish.source.type == "copy" else "create")
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        if wish.source.type == "image":
+            await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
+        elif wish.source.type == "copy":
+            await self._copy(instance, pool, self._source(base.project, wish), operation)
+            self._created(instance, pool)
+            return
+        async with self._journal.undoable(
+            "create", instance.project, instance.name, pool=pool.name
+        ) as intent:
+            image_name = fingerprint or None
+            await self._pools.storage.create_volume(pool, volume_of(instance), image_name)
+            await self._insert(instance, pool, intent)
+        self._created(instance, pool)
+
+    async def _copy(
+        self, instance: Instance, pool: Pool, source: Instance, operation: Operation
+    ) -> None:
+        """Make the instance's volume from that of another, which is frozen meanwhile if it runs."""
+        async with self._locks.hold("instance", source.project, source.name):
+            source = self._store.get(source.project, source.name)
+            from_pool = await self._pools.pool(source.root_device[1]["pool"])
+            image = await self._pools.storage.image_of(from_pool, volume_of(source))
+            if image is not None and pool.name != from_pool.name:
+                await self._images.ensure_on_pool(pool, image, operation.progress)
+            unique = source.unique_name
+            freeze = self._power.is_running(source) and unique not in self._power.frozen
+            async with self._journal.undoable(
+                "create", instance.project, instance.name, pool=pool.name
+            ) as intent:
+                if freeze:
+                    await self._runtime.freeze(unique)
+                try:
+                    await self._pools.storage.copy(
+                        from_pool, volume_of(source), pool, volume_of(instance)
+                    )
+                finally:
+                    if freeze:
+                        await self._runtime.thaw(unique)
+                await self._insert(instance, pool, intent)
+
+    async def _insert(self, instance: Instance, pool: Pool, intent: str) -> None:
+        """Store the instance, whose volume is there; remove the volume when that fails."""
+        try:
+            async with self._locks.hold("idmap"):
+                claimed = await self._starter.claim_ids(instance)
+                await self._store.add(claimed, ends=intent)
+        except BaseException:
+            await self._pools.storage.delete_volume(pool, volume_of(instance))
+            raise
+
+    def _created(self, instance: Instance, pool: Pool) -> None:
+        self._lifecycle.emit(
+            "instance-created",
+            f"/1.0/instances/{instance.name}",
+            instance.project,
+            {"type": "container", "location": "none", "storage-pool": pool.name},
+        )
+
+    async def _of_image(
+        self,
+        base: Instance,
+        wish: InstancesPost,
+        architecture: str,
+        properties: Mapping[str, str],
+        profiles: list[str],
+    ) -> Instance:
+        """Return the instance with what its image brings: architecture, properties, profiles."""
+        used: list[Profile]
+        if wish.profiles is None and profiles:
+            used = await self._profiles.profiles(base.project, profiles)
+        else:
+            used = await self._profiles.profiles(base.project, list(base.profiles))
+        own = {f"image.{key}": value for key, value in properties.items() if _is_key(key)}
+        changed = base.changed(used, config={**own, **base.config})
+        return _architecture(changed, architecture)
+
+    async def _completed(self, base: Instance, template: str) -> Instance:
+        """Return the instance checked, with its volatile keys. Raises Failed in LXD's words."""
+        try:
+            keys.validate(base.config)
+            keys.validate_expanded(base.expanded_config)
+            devices.validate(base.devices)
+            devices.validate(base.expanded_devices, expanded=True, instance=base.name)
+        except LxpyError as error:
+            raise Failed(f"Failed creating instance record: {error}") from error
+        config = volatile_config(base.config, base.expanded_devices, self._networks.make_hwaddr)
+        config |= {
+            "volatile.apply_template": template,
+            "volatile.cloud-init.instance-id": str(uuid4()),
+            "volatile.last_state.power": "STOPPED",
+            "volatile.uuid": str(uuid4()),
+        }
+        instance = _with(base, config)
+        await self._networks.validate_nics(
+            instance, devices.plan(instance.config, _nics(instance)).nics
+        )
+        return instance
+
+
+def _nics(instance: Instance) -> dict[str, Mapping[str, str]]:
+    return {
+        name: device
+        for name, device in instance.expanded_devices.items()
+        if device.get("type") == "nic"
+    }
+
+
+def _with(instance: Instance, config: Mapping[str, str]) -> Instance:
+    return replace(
+        instance,
+        config={**instance.config, **config},
+        expanded_config={**instance.expanded_config, **config},
+    )
+
+
+def _architecture(instance: Instance, architecture: str) -> Instance:
+    """Return the instance with its image's architecture. Raises Failed when it cannot run here."""
+    name = architectures.lxd_name(architecture)
+    if name not in architectures.runnable(host.architecture()):
+        raise Failed(
+            f"Requested architecture isn't supported by this host: the image is for {name}, "
+            f"the host is {host.architecture()}"
+        )
+    return replace(instance, architecture=name)
+
+
+def _is_key(key: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9._-]+", key) is not None
+
+
+def _check_type(wish: InstancesPost) -> None:
+    if wish.type not in ("", "container"):
+        raise BadRequest(f'Instance type "{wish.type}" is not supported: lxpy runs containers only')
+    if wish.source.type not in _SOURCES:
+        known = ", ".join(_SOURCES)
+        raise BadRequest(f'Unknown source type "{wish.source.type}": use one of {known}')
+    if wish.source.type == "copy" and wish.source.refresh:
+        raise BadRequest("Refreshing a copy is not in this version of lxpy")

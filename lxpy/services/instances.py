@@ -1,0 +1,177 @@
+"""Instances: looking at them, renaming and deleting them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lxpy.api import instances as api
+from lxpy.errors import BadRequest, Conflict, Forbidden
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.instances import names
+from lxpy.instances.model import Instance, unique_name
+from lxpy.operations.registry import Operation, Registry, Work
+from lxpy.services.directories import Directories
+from lxpy.services.journal import Journal
+from lxpy.services.locks import Locks
+from lxpy.services.networks import Networks
+from lxpy.services.power import Power
+from lxpy.services.starting import volume_of
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.services.views import Views
+from lxpy.storage import Volume, VolumeType
+from lxpy.threads import in_thread
+
+
+class Instances:
+    """The instances of this installation."""
+
+    def __init__(
+        self,
+        *,
+        store: InstanceStore,
+        locks: Locks,
+        journal: Journal,
+        directories: Directories,
+        pools: Pools,
+        networks: Networks,
+        power: Power,
+        views: Views,
+        registry: Registry,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._store = store
+        self._locks = locks
+        self._journal = journal
+        self._directories = directories
+        self._pools = pools
+        self._networks = networks
+        self._power = power
+        self._views = views
+        self._registry = registry
+        self._lifecycle = lifecycle
+        power.on_ephemeral_end = self.remove
+
+    # Looking
+
+    def list(self, project: str | None) -> Sequence[api.Instance]:
+        """Return the instances of a project, None: of all."""
+        return [self._views.object(each) for each in self._store.listed(project)]
+
+    async def list_full(self, project: str | None) -> Sequence[api.InstanceFull]:
+        """Return the instances with their states."""
+        return await self._views.fulls(self._store.listed(project))
+
+    def get(self, project: str, name: str) -> tuple[api.Instance, object]:
+        """Return an instance and its writable part. Raises NotFound."""
+        instance = self._store.get(project, name)
+        return self._views.object(instance), self._views.writable(instance)
+
+    async def get_full(self, project: str, name: str) -> tuple[api.InstanceFull, object]:
+        """Return an instance with its state, and its writable part. Raises NotFound."""
+        instance = self._store.get(project, name)
+        return await self._views.full(instance), self._views.writable(instance)
+
+    async def state(self, project: str, name: str) -> api.InstanceState:
+        """Return what an instance does now. Raises NotFound."""
+        return await self._views.state(self._store.get(project, name))
+
+    # Renaming and deleting
+
+    def rename(self, project: str, name: str, wish: api.InstancePost) -> Operation:
+        """Start the renaming of a stopped instance. Raises NotFound, BadRequest, Conflict."""
+        self._store.get(project, name)
+        if wish.migration or wish.pool or (wish.project and wish.project != project):
+            raise BadRequest(
+                "Moving between pools, projects and servers is not in this version of lxpy: "
+                "copy the instance"
+            )
+        new_name = names.check_name(wish.name)
+        if self._store.has(project, new_name):
+            raise Conflict(f'Name "{new_name}" already in use')
+
+        async def work(_: Operation) -> None:
+            await self._rename(project, name, new_name)
+
+        return self._spawn("Renaming instance", project, name, work)
+
+    async def _rename(self, project: str, name: str, new_name: str) -> None:
+        first, second = sorted((name, new_name))
+        async with (
+            self._locks.hold("instance", project, first),
+            self._locks.hold("instance", project, second),
+        ):
+            old = self._store.get(project, name)
+            if self._power.is_running(old):
+                raise BadRequest("Renaming of running container not allowed")
+            if self._store.has(project, new_name):
+                raise Conflict(f'Name "{new_name}" already in use')
+            pool = await self._pools.pool(old.root_device[1]["pool"])
+            config = {**old.config}
+            if config.get("volatile.apply_template") != "create":
+                config["volatile.apply_template"] = "rename"
+            new = replace(old, name=new_name, config=config)
+            async with self._journal.undoable(
+                "rename", project, name, pool=pool.name, to=new_name
+            ) as intent:
+                await self._pools.storage.rename(pool, volume_of(old), new_name)
+                try:
+                    await self._store.save(new, ends=intent)
+                except BaseException:
+                    await self._pools.storage.rename(pool, volume_of(new), old.name)
+                    raise
+            logs = self._directories.logs
+            await in_thread(_move, logs(old.unique_name), logs(new.unique_name))
+        context = {"old_name": name}
+        self._lifecycle.emit("instance-renamed", f"/1.0/instances/{new_name}", project, context)
+
+    def delete(self, project: str, name: str) -> Operation:
+        """Start the deletion of a stopped instance. Raises NotFound, BadRequest."""
+        if self._power.is_running(self._store.get(project, name)):
+            raise BadRequest("Instance is running")
+
+        async def work(_: Operation) -> None:
+            async with self._locks.hold("instance", project, name):
+                instance = self._store.get(project, name)
+                if self._power.is_running(instance):
+                    raise BadRequest("Instance is running")
+                if instance.flag("security.protection.delete"):
+                    raise Forbidden(
+                        f'Container is protected: unset security.protection.delete of "{name}"'
+                    )
+                await self.remove(instance)
+
+        return self._spawn("Deleting instance", project, name, work)
+
+    async def remove(self, instance: Instance) -> None:
+        """Delete an instance that does not run, its lock held. A crash in between is made good."""
+        pool_name = instance.root_device[1]["pool"]
+        intent = await self._store.remove(instance, intent={"pool": pool_name})
+        await self.clear(instance.project, instance.name, pool_name)
+        await self._journal.end(intent)
+        self._tell("instance-deleted", instance)
+
+    async def clear(self, project: str, name: str, pool_name: str) -> None:
+        """Remove what an instance without a row has on disk."""
+        unique = unique_name(project, name)
+        await self._networks.forget(unique)
+        pool = await self._pools.pool(pool_name)
+        volume = Volume(name, VolumeType.CONTAINER, project)
+        await self._pools.storage.delete_volume(pool, volume)
+        await in_thread(shutil.rmtree, self._directories.logs(unique), True)
+
+    def _spawn(self, description: str, project: str, name: str, work: Work) -> Operation:
+        resources = {"instances": [f"/1.0/instances/{name}"]}
+        return self._registry.spawn(description, work, project=project, resources=resources)
+
+    def _tell(self, action: str, instance: Instance) -> None:
+        self._lifecycle.emit(action, f"/1.0/instances/{instance.name}", instance.project)
+
+
+def _move(old: Path, new: Path) -> None:
+    shutil.rmtree(new, ignore_errors=True)
+    if old.exists():
+        old.rename(new)

@@ -1,0 +1,90 @@
+"""Changing an instance while it runs: limits, disks, device nodes, nics; undone when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from lxpy.errors import BadRequest, LxpyError
+from lxpy.instances import devices
+from lxpy.instances.expand import changed_keys, device_changes
+from lxpy.instances.limits import KEYS as LIMITS
+from lxpy.instances.model import Instance
+from lxpy.runtime.container import Runtime
+from lxpy.services.networks import Networks
+from lxpy.services.power import Power
+from lxpy.services.starting import Starter
+
+Options = Mapping[str, str]
+
+
+class Live:
+    """Applies what is different between two versions of a running instance."""
+
+    def __init__(
+        self, runtime: Runtime, power: Power, starter: Starter, networks: Networks
+    ) -> None:
+        self._runtime = runtime
+        self._power = power
+        self._starter = starter
+        self._networks = networks
+
+    async def apply(self, old: Instance, new: Instance) -> None:
+        """Make the running `old` into `new`. Raises LxpyError with everything as it was."""
+        async with AsyncExitStack() as undo:
+            added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
+            for name in [*removed, *changed]:
+                await self._remove(old, name)
+                undo.push_async_callback(self._add, old, name)
+            for name in [*added, *changed]:
+                await self._add(new, name)
+                undo.push_async_callback(self._remove, new, name)
+            if LIMITS.intersection(changed_keys(old.expanded_config, new.expanded_config)):
+                undo.push_async_callback(self._power.apply_limits, old)
+                await self._power.apply_limits(new)
+            undo.pop_all()
+
+    async def _add(self, instance: Instance, name: str) -> None:
+        one = {name: instance.expanded_devices[name]}
+        _check_root(name, one[name])
+        found = await self._starter.look_up(instance.project, devices.needs(one))
+        plan = devices.plan(instance.config, one, *found)
+        unique = instance.unique_name
+        try:
+            for disk in plan.disks:
+                await self._runtime.add_disk(unique, disk)
+            for node in plan.nodes:
+                await self._runtime.add_node(unique, node)
+            if plan.nics:
+                await self._networks.attach(instance, plan.nics, self._pid(instance))
+        except LxpyError as error:
+            raise type(error)(f'Failed to start device "{name}": {error}') from error
+
+    async def _remove(self, instance: Instance, name: str) -> None:
+        one = {name: instance.expanded_devices[name]}
+        _check_root(name, one[name])
+        found = await self._starter.look_up(instance.project, devices.needs(one))
+        plan = devices.plan(instance.config, one, *found)
+        unique = instance.unique_name
+        try:
+            for disk in plan.disks:
+                await self._runtime.remove_disk(unique, disk)
+            for node in plan.nodes:
+                await self._runtime.remove_node(unique, node)
+            for nic in plan.nics:
+                await self._networks.unplug(instance, nic)
+        except LxpyError as error:
+            raise type(error)(f'Failed to stop device "{name}": {error}') from error
+
+    def _pid(self, instance: Instance) -> int:
+        held = self._runtime.held(instance.unique_name)
+        if held is None:
+            raise BadRequest("Instance is not running")
+        return held.pid
+
+
+def _check_root(name: str, device: Options) -> None:
+    if device.get("type") == "disk" and device.get("path") == "/":
+        raise BadRequest(
+            f'Device "{name}" is the root disk of a running instance: stop it before changing that'
+        )

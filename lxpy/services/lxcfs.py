@@ -1,0 +1,139 @@
+"""lxcfs: the file system that shows instances their own limits in /proc; ours to start and watch.
+
+It outlives the daemon, as instances do: a new daemon takes it over by its mount.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import structlog
+
+from lxpy.programs import run
+from lxpy.threads import in_thread
+
+_log = structlog.get_logger()
+_READY_S = 5.0
+_RETRY_S = 5.0
+
+
+class Lxcfs:
+    """One lxcfs, mounted at a directory of this installation."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._pidfile = directory.with_suffix(".pid")
+        self._watch: asyncio.Task[None] | None = None
+        self._working = False
+
+    @property
+    def path(self) -> Path | None:
+        """Where its files are, None while there are none."""
+        return self._directory if self._working else None
+
+    async def start(self) -> None:
+        """Take over the lxcfs of a former daemon, or start one if it is installed."""
+        if shutil.which("lxcfs") is None:
+            _log.info("lxcfs is not installed: instances see the host's memory and cpus in /proc")
+            return
+        if not await in_thread(self._answers):
+            await self._launch()
+        if self._working or await in_thread(self._answers):
+            self._working = True
+            self._watch = asyncio.create_task(self._watch_over())
+
+    async def close(self) -> None:
+        """Leave it alone: running instances use it."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+
+    async def stop(self) -> None:
+        """End it, once no instance runs."""
+        await self.close()
+        self._working = False
+        pid = self._pid()
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        await self._unmount()
+        await in_thread(self._remove)
+
+    async def _launch(self) -> None:
+        await self._unmount()
+        await in_thread(self._directory.mkdir, 0o755, True, True)
+        self._pidfile.unlink(missing_ok=True)
+        await asyncio.create_subprocess_exec(
+            "lxcfs",
+            "--pidfile",
+            str(self._pidfile),
+            str(self._directory),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+        deadline = asyncio.get_running_loop().time() + _READY_S
+        while asyncio.get_running_loop().time() < deadline:
+            if await in_thread(self._answers):
+                self._working = True
+                return
+            await asyncio.sleep(0.01)
+        _log.warning("lxcfs does not come up", directory=str(self._directory))
+
+    async def _watch_over(self) -> None:
+        """Start it again when it dies; instances that run keep the dead one's files."""
+        while True:
+            await self._ended()
+            self._working = False
+            _log.warning("lxcfs ended, starting another")
+            await self._launch()
+            if not self._working:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _ended(self) -> None:
+        """Wait until the process is gone."""
+        try:
+            pidfd = os.pidfd_open(self._pid())
+        except (OSError, ValueError):
+            return
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(pidfd, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
+    async def _unmount(self) -> None:
+        if await in_thread(self._is_mounted):
+            await run("umount", "--lazy", str(self._directory), check=False)
+
+    def _pid(self) -> int:
+        try:
+            return int(self._pidfile.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _answers(self) -> bool:
+        try:
+            return (self._directory / "proc/meminfo").stat().st_mode != 0 and self._pid() > 0
+        except OSError:
+            return False
+
+    def _is_mounted(self) -> bool:
+        mounts = Path("/proc/self/mountinfo").read_text()
+        return any(line.split()[4] == str(self._directory) for line in mounts.splitlines())
+
+    def _remove(self) -> None:
+        self._pidfile.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._directory.rmdir()

@@ -1,0 +1,218 @@
+"""From an instance to the spec of its next start: storage, ids, devices, files, limits."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lxpy import storage
+from lxpy.errors import Failed
+from lxpy.images import metadata
+from lxpy.instances import devices, idmaps, templates
+from lxpy.instances.devices.disk import VolumeSource, missing_source
+from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.devices.plans import Needs, volatile_config
+from lxpy.instances.devices.unix import HostNode
+from lxpy.instances.idmaps import IdMap
+from lxpy.instances.limits import Host
+from lxpy.instances.model import Instance
+from lxpy.instances.spec import Parts, Paths, build_spec
+from lxpy.instances.templates import Trigger
+from lxpy.programs import run
+from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
+from lxpy.services.directories import Directories
+from lxpy.services.locks import Locks
+from lxpy.services.networks import Networks
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.storage import Layers, Rootfs, Volume
+from lxpy.threads import in_thread
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One start: the instance with its volatile keys, what to run, the nics to attach."""
+
+    instance: Instance
+    spec: Spec
+    nics: tuple[NicPlan, ...]
+
+
+class Starter:
+    """Prepares starts. `host` tells what the host has now."""
+
+    def __init__(
+        self,
+        directories: Directories,
+        store: InstanceStore,
+        locks: Locks,
+        pools: Pools,
+        networks: Networks,
+        host: Callable[[], Host],
+    ) -> None:
+        self._directories = directories
+        self._store = store
+        self._locks = locks
+        self._pools = pools
+        self._networks = networks
+        self._host = host
+        self._ids = idmaps.read_pool()
+        self._templates: dict[tuple[str, int], tuple[metadata.Template, ...]] = {}
+
+    async def prepare(self, instance: Instance, cpus: str | None) -> Prepared:
+        """Return what to start; `cpus` is the set that balancing has found.
+
+        Raises LxpyError when the instance cannot start as it is configured.
+        """
+        await _load_modules(instance)
+        instance = await self._settle(instance)
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        volume = volume_of(instance)
+        rootfs = await self._pools.storage.rootfs(pool, volume)
+        plan = devices.plan(
+            instance.config,
+            instance.expanded_devices,
+            *await self.look_up(instance.project, devices.needs(instance.expanded_devices)),
+        )
+        await in_thread(_check_sources, plan)
+        files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
+        idmap = _recorded(instance)
+        parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus)
+        spec = build_spec(instance, parts, self._host(), await self._paths(instance))
+        return Prepared(instance, spec, plan.nics)
+
+    async def look_up(
+        self, project: str, needs: Needs
+    ) -> tuple[dict[str, VolumeSource], dict[str, HostNode]]:
+        """Find the custom volumes and host devices that a plan needs; missing ones are left out."""
+        volumes: dict[str, VolumeSource] = {}
+        for device, (pool_name, name) in needs.volumes.items():
+            pool = await self._pools.pool(pool_name)
+            volume = Volume(name, storage.VolumeType.CUSTOM, project)
+            path = self._pools.storage.directory(pool, volume)
+            if await in_thread(path.is_dir):
+                volumes[device] = VolumeSource(str(path))
+        return volumes, await in_thread(_host_nodes, needs)
+
+    async def claim_ids(self, instance: Instance) -> Instance:
+        """Return the instance with the ids of its next start, not yet stored.
+
+        The caller holds the lock ("idmap",) until it is stored. Raises Unavailable, InvalidConfig.
+        """
+        others = (
+            idmaps.held(each.config) for each in self._store.listed() if each.id != instance.id
+        )
+        taken = [each for each in others if each is not None]
+        idmap = idmaps.choose(instance.expanded_config, instance.config, taken, self._ids)
+        changes = idmaps.volatile(idmap)
+        if all(instance.config.get(key) == value for key, value in changes.items()):
+            return instance
+        return with_config(instance, {**instance.config, **changes})
+
+    async def _settle(self, instance: Instance) -> Instance:
+        """Store the volatile keys that a start needs: ids, and addresses of new nics."""
+        config = volatile_config(
+            instance.config, instance.expanded_devices, self._networks.make_hwaddr
+        )
+        async with self._locks.hold("idmap"):
+            settled = await self.claim_ids(with_config(instance, config))
+            if settled.config == instance.config:
+                return instance
+            return await self._store.save(settled)
+
+    async def _files(self, instance: Instance, directory: Path) -> tuple[FileWrite, ...]:
+        """Render the image's templates that are due. Raises Failed."""
+        known = await in_thread(self._read_templates, directory)
+        pending = instance.config.get("volatile.apply_template")
+        triggers: list[Trigger] = ["start"]
+        if pending in ("create", "copy", "rename"):
+            triggers.insert(0, pending)
+        wanted = templates.wanted(known, triggers)
+        sources = await in_thread(_read_sources, directory / "templates", wanted)
+        return await in_thread(templates.render, known, sources, triggers, instance)
+
+    def _read_templates(self, directory: Path) -> tuple[metadata.Template, ...]:
+        path = directory / "metadata.yaml"
+        try:
+            key = (str(path), path.stat().st_mtime_ns)
+            if key not in self._templates:
+                self._templates[key] = metadata.parse(path.read_text()).templates
+        except FileNotFoundError:
+            return ()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failed(f"The image's metadata cannot be read: {error}") from error
+        return self._templates[key]
+
+    async def _paths(self, instance: Instance) -> Paths:
+        logs = self._directories.logs(instance.unique_name)
+        await in_thread(logs.mkdir, 0o700, True, True)
+        return Paths(log=str(logs / "lxc.log"), console_log=str(logs / "console.log"))
+
+
+def volume_of(instance: Instance) -> Volume:
+    """Return the volume that holds an instance's files."""
+    return Volume(instance.name, storage.VolumeType.CONTAINER, instance.project)
+
+
+def with_config(instance: Instance, config: dict[str, str]) -> Instance:
+    """Return the instance with other volatile keys: what profiles say stays as it is."""
+    gone = instance.config.keys() - config.keys()
+    expanded = {k: v for k, v in instance.expanded_config.items() if k not in gone}
+    return replace(instance, config=config, expanded_config={**expanded, **config})
+
+
+def _rootfs(found: Rootfs) -> Overlay | Directory:
+    if isinstance(found, Layers):
+        return Overlay(found.lower, found.root)
+    return Directory(found.path)
+
+
+def _recorded(instance: Instance) -> IdMap:
+    """Return the ids that `_settle` has stored."""
+    entries = idmaps.from_json(instance.config.get("volatile.idmap.next", "[]"))
+    base = int(instance.config.get("volatile.idmap.base", "0"))
+    return IdMap(base, sum(each.size for each in entries if each.kind == "u"), entries)
+
+
+def _check_sources(plan: devices.DevicePlan) -> None:
+    for disk in plan.disks:
+        if disk.required and not os.path.lexists(disk.source):
+            raise missing_source(disk.target, disk.source)
+
+
+def _host_nodes(needs: Needs) -> dict[str, HostNode]:
+    found: dict[str, HostNode] = {}
+    for device, path in needs.paths.items():
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            number = status.st_rdev
+            kind = "c" if stat.S_ISCHR(status.st_mode) else "b"
+            found[device] = HostNode(kind, os.major(number), os.minor(number))
+    return found
+
+
+def _read_sources(directory: Path, names: list[str]) -> dict[str, str]:
+    sources: dict[str, str] = {}
+    for name in names:
+        path = directory / name
+        if "/" in name or path.is_symlink():
+            raise Failed(f'The image\'s template "{name}" is no plain file in templates/')
+        try:
+            sources[name] = path.read_text()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failed(f'The image\'s template "{name}" cannot be read: {error}') from error
+    return sources
+
+
+async def _load_modules(instance: Instance) -> None:
+    modules = instance.expanded_config.get("linux.kernel_modules", "")
+    for name in filter(None, (word.strip() for word in modules.split(","))):
+        await run("modprobe", "-b", name)

@@ -1,0 +1,148 @@
+"""A daemon comes up: what was half done is finished or undone, what ran runs on or starts again.
+
+And it goes: the host shuts down, instances are stopped in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from lxpy.errors import LxpyError, NotFound
+from lxpy.instances import boot
+from lxpy.instances.model import Instance
+from lxpy.runtime.container import Held, Runtime
+from lxpy.services.instances import Instances
+from lxpy.services.journal import Intent, Journal
+from lxpy.services.power import Power
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.storage import Volume, VolumeType
+
+_AT_ONCE = 8
+
+_log = structlog.get_logger()
+
+
+class Startup:
+    """Brings instances and their database to agree, and up and down."""
+
+    def __init__(
+        self,
+        *,
+        store: InstanceStore,
+        journal: Journal,
+        pools: Pools,
+        instances: Instances,
+        power: Power,
+        runtime: Runtime,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._pools = pools
+        self._instances = instances
+        self._power = power
+        self._runtime = runtime
+
+    async def recover(self) -> None:
+        """Finish or undo what a former daemon was in the middle of."""
+        handlers: dict[str, Callable[[Intent], Awaitable[None]]] = {
+            "create": self._undo_create,
+            "delete": self._finish_delete,
+            "rename": self._settle_rename,
+        }
+        for intent in await self._journal.unfinished():
+            handler = handlers.get(intent.kind)
+            if handler is None:
+                continue  # another service's
+            _log.info("unfinished work", kind=intent.kind, instance=intent.name)
+            try:
+                await handler(intent)
+            except LxpyError as error:
+                _log.warning("unfinished work stays", instance=intent.name, error=str(error))
+            else:
+                await self._journal.end(intent.id)
+
+    async def _undo_create(self, intent: Intent) -> None:
+        if not self._store.has(intent.project, intent.name):
+            await self._instances.clear(intent.project, intent.name, intent.data["pool"])
+
+    async def _finish_delete(self, intent: Intent) -> None:
+        if not self._store.has(intent.project, intent.name):
+            await self._instances.clear(intent.project, intent.name, intent.data["pool"])
+
+    async def _settle_rename(self, intent: Intent) -> None:
+        """The row tells which name counts; the volume gets that one."""
+        pool = await self._pools.pool(intent.data["pool"])
+        old = Volume(intent.name, VolumeType.CONTAINER, intent.project)
+        new = Volume(intent.data["to"], VolumeType.CONTAINER, intent.project)
+        try:
+            if self._store.has(intent.project, intent.name):
+                await self._pools.storage.rename(pool, new, old.name)
+            else:
+                await self._pools.storage.rename(pool, old, new.name)
+        except NotFound:
+            return  # it has that name
+
+    async def adopt(self, held: list[Held]) -> None:
+        """Agree with the supervisor on what runs."""
+        for each in held:
+            instance = self._store.by_unique_name(each.name)
+            if instance is None:
+                _log.warning("an instance that nobody knows is stopped", name=each.name)
+                await self._runtime.kill(each.name)
+                continue
+            if each.frozen:
+                self._power.frozen.add(each.name)
+            if instance.config.get("volatile.last_state.power") != "RUNNING":
+                await self._store.note(instance, {"volatile.last_state.power": "RUNNING"})
+
+    async def remove_ephemeral(self) -> None:
+        """Delete ephemeral instances that have run and do not any more."""
+        for instance in self._store.listed():
+            has_run = instance.last_used_at is not None
+            if instance.ephemeral and has_run and not self._power.is_running(instance):
+                await self._instances.remove(instance)
+
+    async def autostart(self) -> None:
+        """Start what shall come up with the daemon: by priority, within one all at once."""
+        stopped = [each for each in self._store.listed() if not self._power.is_running(each)]
+        room = asyncio.Semaphore(_AT_ONCE)
+        for batch in boot.start_order(stopped):
+            async with asyncio.TaskGroup() as tasks:
+                for each in batch.instances:
+                    tasks.create_task(self._autostart(each, room))
+            await asyncio.sleep(batch.delay_s)
+
+    async def _autostart(self, instance: Instance, room: asyncio.Semaphore) -> None:
+        async with room:
+            if not self._store.has(instance.project, instance.name):
+                return
+            if self._power.is_running(instance):
+                return
+            try:
+                await self._power.start(instance.project, instance.name)
+            except LxpyError as error:
+                _log.warning("autostart failed", instance=instance.unique_name, error=str(error))
+
+    async def stop_all(self, *, force: bool, timeout_s: int | None = None) -> None:
+        """Stop every instance, so that each starts again with the next daemon."""
+        running = [each for each in self._store.listed() if self._power.is_running(each)]
+        for batch in boot.stop_order(running):
+            async with asyncio.TaskGroup() as tasks:
+                for each in batch.instances:
+                    limit = boot.stop_timeout_s(each) if timeout_s is None else timeout_s
+                    tasks.create_task(self._stop(each, force, limit))
+
+    async def _stop(self, instance: Instance, force: bool, timeout_s: int) -> None:
+        for by_force in (force, True):
+            try:
+                await self._power.shut_down(
+                    instance.project, instance.name, force=by_force, timeout_s=timeout_s
+                )
+            except LxpyError as error:
+                _log.info("stop failed", instance=instance.unique_name, error=str(error))
+            if not self._power.is_running(instance):
+                return

@@ -1,0 +1,193 @@
+"""The instances as the database has them, kept in memory: this daemon alone writes them.
+
+Every GET is answered from here; every change is committed before it is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from lxpy.db import instances as queries
+from lxpy.db import intents
+from lxpy.db.engine import Database
+from lxpy.db.rows import InstanceRow
+from lxpy.errors import Conflict, NotFound
+from lxpy.instances.expand import expand_config, expand_devices
+from lxpy.instances.model import Instance, Profile, split_unique_name
+
+Key = tuple[str, str]
+
+
+class InstanceStore:
+    """All instances of this installation, by project and name."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._instances: dict[Key, Instance] = {}
+
+    async def load(self) -> None:
+        """Read everything from the database: at start, and when profiles have changed."""
+        async with self._db.read() as session:
+            rows = await queries.everything(session)
+            self._instances = {(row.project, row.name): _instance(row) for row in rows}
+
+    def get(self, project: str, name: str) -> Instance:
+        """Return an instance. Raises NotFound."""
+        try:
+            return self._instances[project, name]
+        except KeyError:
+            raise NotFound("Instance not found") from None
+
+    def has(self, project: str, name: str) -> bool:
+        """Tell whether there is such an instance."""
+        return (project, name) in self._instances
+
+    def by_unique_name(self, unique: str) -> Instance | None:
+        """Return the instance that a cgroup, a log or the supervisor names."""
+        return self._instances.get(split_unique_name(unique))
+
+    def listed(self, project: str | None = None) -> list[Instance]:
+        """Return the instances of a project (None: of all) by name."""
+        found = (each for each in self._instances.values() if project in (None, each.project))
+        return sorted(found, key=lambda each: (each.project, each.name))
+
+    def users_of(self, project: str, profile: str) -> list[Instance]:
+        """Return the instances with that profile."""
+        return [each for each in self.listed(project) if profile in each.profiles]
+
+    async def add(self, instance: Instance, *, ends: str = "") -> Instance:
+        """Insert an instance; the intent `ends` is crossed out with it.
+
+        Raises Conflict when its name is taken, NotFound when a profile is gone.
+        """
+        if self.has(instance.project, instance.name):
+            raise Conflict('This "instances" entry already exists')
+        async with self._db.write() as session:
+            row = InstanceRow(project=instance.project, type="container", profiles=[])
+            _fill(row, instance)
+            row.created_at = instance.created_at
+            session.add(row)
+            await session.flush()
+            await _assign(session, row, instance)
+            if ends:
+                await intents.end(session, ends)
+            await session.flush()
+            kept = replace(instance, id=row.id)
+        self._keep(kept)
+        return kept
+
+    async def save(self, instance: Instance, *, ends: str = "") -> Instance:
+        """Write a changed instance, its name included.
+
+        Raises Conflict when its name is taken, NotFound when a profile is gone.
+        """
+        old = next(each for each in self._instances.values() if each.id == instance.id)
+        renamed = (old.project, old.name) != (instance.project, instance.name)
+        if renamed and self.has(instance.project, instance.name):
+            raise Conflict(f'Name "{instance.name}" already in use')
+        async with self._db.write() as session:
+            row = await session.get_one(InstanceRow, instance.id)
+            _fill(row, instance)
+            if old.profiles != instance.profiles:
+                row.profiles = []
+                await session.flush()
+                await _assign(session, row, instance)
+            if ends:
+                await intents.end(session, ends)
+        del self._instances[old.project, old.name]
+        self._keep(instance)
+        return instance
+
+    async def note(
+        self,
+        instance: Instance,
+        changes: Mapping[str, str],
+        *,
+        last_used_at: datetime | None = None,
+    ) -> Instance:
+        """Change config keys that lxpy itself keeps; "" removes one."""
+        current = self.get(instance.project, instance.name)
+        config = {**current.config, **changes}
+        expanded = {**current.expanded_config, **changes}
+        return await self.save(
+            replace(
+                current,
+                config={key: value for key, value in config.items() if value != ""},
+                expanded_config={key: value for key, value in expanded.items() if value != ""},
+                last_used_at=last_used_at or current.last_used_at,
+            )
+        )
+
+    async def remove(self, instance: Instance, *, intent: Mapping[str, str]) -> str:
+        """Delete an instance's row; what remains to be removed becomes an intent, whose id it
+        returns.
+        """
+        async with self._db.write() as session:
+            row = await session.get(InstanceRow, instance.id)
+            if row is not None:
+                await session.delete(row)
+            id = intents.add(session, "delete", instance.project, instance.name, **intent)
+        self._instances.pop((instance.project, instance.name), None)
+        return id
+
+    async def reload(self, project: str, profile: str) -> list[tuple[Instance, Instance]]:
+        """Expand the users of a profile anew; return what each was and is."""
+        before = self.users_of(project, profile)
+        async with self._db.read() as session:
+            for old in before:
+                row = await session.get(InstanceRow, old.id)
+                if row is not None:
+                    self._keep(_instance(row))
+        return [(old, self.get(old.project, old.name)) for old in before]
+
+    def _keep(self, instance: Instance) -> None:
+        self._instances[instance.project, instance.name] = instance
+
+
+def draft(
+    base: Instance, profiles: Iterable[Profile], config: Mapping[str, str] | None = None
+) -> Instance:
+    """Return an instance, not yet stored, with profiles and perhaps another config expanded."""
+    return base.changed(list(profiles), config=config)
+
+
+def _fill(row: InstanceRow, instance: Instance) -> None:
+    row.name = instance.name
+    row.architecture = instance.architecture
+    row.ephemeral = instance.ephemeral
+    row.stateful = instance.stateful
+    row.description = instance.description
+    row.last_used_at = instance.last_used_at
+    row.config = dict(instance.config)
+    row.devices = {name: dict(device) for name, device in instance.devices.items()}
+
+
+async def _assign(session: AsyncSession, row: InstanceRow, instance: Instance) -> None:
+    try:
+        await queries.assign(session, row, instance.project, instance.profiles)
+    except LookupError as error:
+        raise NotFound(f'Requested profile "{error}" doesn\'t exist') from error
+
+
+def _instance(row: InstanceRow) -> Instance:
+    profiles = [each.profile for each in row.profiles]
+    return Instance(
+        id=row.id,
+        project=row.project,
+        name=row.name,
+        architecture=row.architecture,
+        config=row.config,
+        devices=row.devices,
+        expanded_config=expand_config([each.config for each in profiles], row.config),
+        expanded_devices=expand_devices([each.devices for each in profiles], row.devices),
+        profiles=tuple(each.name for each in profiles),
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        ephemeral=row.ephemeral,
+        stateful=row.stateful,
+        description=row.description,
+    )

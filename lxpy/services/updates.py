@@ -1,0 +1,173 @@
+"""Changing instances: config, devices, profiles; checked, applied to what runs, then stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from msgspec import UNSET
+
+from lxpy.api.instances import InstancePatch, InstancePut
+from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError, NotFound
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.instances import devices, keys
+from lxpy.instances.devices.plans import volatile_config
+from lxpy.instances.expand import merge_patch
+from lxpy.instances.model import Instance
+from lxpy.operations.registry import Operation, Registry
+from lxpy.services.live import Live
+from lxpy.services.locks import Locks
+from lxpy.services.networks import Networks
+from lxpy.services.power import Power
+from lxpy.services.profiles import Profiles
+from lxpy.services.store import InstanceStore
+
+#: what lxpy must not forget, even when a client's PUT leaves it out
+_KEPT = ("volatile.idmap.", "volatile.last_state.", "volatile.uuid", "volatile.base_image")
+
+Wish = Callable[[Instance], InstancePut]
+
+
+class Updates:
+    """Changes instances."""
+
+    def __init__(
+        self,
+        *,
+        store: InstanceStore,
+        locks: Locks,
+        profiles: Profiles,
+        networks: Networks,
+        power: Power,
+        live: Live,
+        registry: Registry,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._store = store
+        self._locks = locks
+        self._profiles = profiles
+        self._networks = networks
+        self._power = power
+        self._live = live
+        self._registry = registry
+        self._lifecycle = lifecycle
+
+    def put(self, project: str, name: str, wish: InstancePut) -> Operation:
+        """Start the replacement of an instance's writable part. Raises NotFound."""
+        self._store.get(project, name)
+        if wish.restore:
+            raise NotFound(f"Snapshot {name}/{wish.restore} does not exist")
+
+        async def work(_: Operation) -> None:
+            await self._update(project, name, lambda _: wish)
+
+        return self._registry.spawn(
+            "Updating instance",
+            work,
+            project=project,
+            resources={"instances": [f"/1.0/instances/{name}"]},
+        )
+
+    async def patch(self, project: str, name: str, wish: InstancePatch) -> None:
+        """Change what is given. Raises LxpyError."""
+        self._store.get(project, name)
+        await self._update(project, name, lambda old: _patched(old, wish))
+
+    async def profile_changed(self, project: str, profile: str) -> None:
+        """Apply a changed profile to its users. Raises Failed naming those that did not take it."""
+        failures: list[str] = []
+        for old, new in await self._store.reload(project, profile):
+            async with self._locks.hold("instance", project, old.name):
+                try:
+                    await self._apply(old, new)
+                except LxpyError as error:
+                    failures.append(f"\n - Project: {project}, Instance: {old.name}: {error}")
+        if failures:
+            text = "The following instances failed to update (profile change still saved):"
+            raise Failed(text + "".join(failures))
+
+    async def _update(self, project: str, name: str, wish: Wish) -> None:
+        async with self._locks.hold("instance", project, name):
+            old = self._store.get(project, name)
+            new = await self._changed(old, wish(old))
+            await self._apply(old, new)
+        self._lifecycle.emit("instance-updated", f"/1.0/instances/{name}", project)
+
+    async def _apply(self, old: Instance, new: Instance) -> None:
+        """Store a changed instance; if it runs, change it there, too. Its lock is held."""
+        used = await self._profiles.profiles(new.project, list(new.profiles))
+        new = new.changed(used, config=self._settled(new, gone=old))
+        if not self._power.is_running(old):
+            await self._store.save(new)
+            return
+        await self._live.apply(old, new)
+        try:
+            await self._store.save(new)
+        except BaseException:
+            await self._live.apply(new, old)
+            raise
+
+    def _settled(self, new: Instance, *, gone: Instance | None = None) -> dict[str, str]:
+        """Return its own config with the volatile keys of its devices."""
+        return volatile_config(
+            new.config,
+            new.expanded_devices,
+            self._networks.make_hwaddr,
+            gone=None if gone is None else gone.expanded_devices,
+        )
+
+    async def _changed(self, old: Instance, wish: InstancePut) -> Instance:
+        """Return what the instance becomes. Raises LxpyError when that cannot be."""
+        config = {key: value for key, value in (wish.config or {}).items() if value != ""}
+        kept = {k: v for k, v in old.config.items() if k.startswith(_KEPT) and k not in config}
+        profiles = list(old.profiles) if wish.profiles is None else wish.profiles
+        used = await self._profiles.profiles(old.project, profiles)
+        new = replace(old, ephemeral=wish.ephemeral, description=wish.description)
+        new = new.changed(used, config={**kept, **config}, devices=wish.devices or {})
+        try:
+            keys.validate(new.config)
+            keys.validate_expanded(new.expanded_config)
+        except LxpyError as error:
+            raise InvalidConfig(f"Invalid config: {error}") from error
+        try:
+            devices.validate(new.devices)
+            devices.validate(new.expanded_devices, expanded=True, instance=new.name)
+        except LxpyError as error:
+            raise InvalidConfig(f"Invalid devices: {error}") from error
+        _check_root(old, new)
+        nics = _nics(new)
+        if nics != _nics(old):
+            plan = devices.plan(self._settled(new), nics)
+            await self._networks.validate_nics(new, plan.nics)
+        return new
+
+
+def _nics(instance: Instance) -> dict[str, Mapping[str, str]]:
+    found = instance.expanded_devices.items()
+    return {name: device for name, device in found if device.get("type") == "nic"}
+
+
+def _check_root(old: Instance, new: Instance) -> None:
+    before, after = old.root_device[1]["pool"], new.root_device[1]["pool"]
+    if before != after:
+        raise BadRequest(
+            f'The storage pool of the root disk cannot be changed from "{before}" to "{after}": '
+            "copy the instance to the other pool"
+        )
+
+
+def _patched(old: Instance, wish: InstancePatch) -> InstancePut:
+    """Return the whole writable part after a PATCH."""
+    config = old.config if wish.config is UNSET else merge_patch(old.config, wish.config)
+    own = {name: dict(device) for name, device in old.devices.items()}
+    if wish.devices is not UNSET:
+        own |= wish.devices or {}
+    profiles = None if wish.profiles is UNSET else wish.profiles
+    return InstancePut(
+        architecture=old.architecture,
+        config=dict(config),
+        devices=own,
+        ephemeral=old.ephemeral if wish.ephemeral is UNSET else wish.ephemeral,
+        profiles=list(old.profiles) if profiles is None else profiles,
+        description=old.description if wish.description is UNSET else wish.description,
+    )

@@ -1,0 +1,101 @@
+"""Instances and what they do now, as clients see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from lxpy.api import instances as api
+from lxpy.api.envelope import Status
+from lxpy.instances.model import Instance
+from lxpy.runtime.container import Runtime, StartFailed
+from lxpy.services.networks import Networks
+from lxpy.services.power import Power
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Views:
+    """Renders instances; knows which run and which are frozen."""
+
+    def __init__(self, runtime: Runtime, power: Power, networks: Networks) -> None:
+        self._runtime = runtime
+        self._power = power
+        self._networks = networks
+
+    def status(self, instance: Instance) -> Status:
+        """Return Running, Frozen or Stopped."""
+        if not self._power.is_running(instance):
+            return Status.STOPPED
+        return Status.FROZEN if instance.unique_name in self._power.frozen else Status.RUNNING
+
+    def object(self, instance: Instance) -> api.Instance:
+        """Return an instance as `GET /1.0/instances/NAME` shows it."""
+        return api.Instance(**self._fields(instance))
+
+    async def full(self, instance: Instance) -> api.InstanceFull:
+        """Return an instance with its state."""
+        state = await self.state(instance)
+        fields = self._fields(instance)
+        return api.InstanceFull(**fields, state=state, snapshots=None, backups=None)
+
+    async def fulls(self, instances: Sequence[Instance]) -> list[api.InstanceFull]:
+        """Return many instances with their states."""
+        return [await self.full(each) for each in instances]
+
+    async def state(self, instance: Instance) -> api.InstanceState:
+        """Return what an instance does and uses now; zeros when it does not run."""
+        status = self.status(instance)
+        held = self._runtime.held(instance.unique_name)
+        stopped = api.InstanceState(status=Status.STOPPED.text, status_code=Status.STOPPED)
+        if held is None:
+            return stopped
+        try:
+            usage = self._runtime.usage(instance.unique_name)
+            network = await self._networks.guest_state(held.pid)
+        except (StartFailed, OSError):
+            return stopped  # it has ended meanwhile
+        return api.InstanceState(
+            status=status.text,
+            status_code=status,
+            memory=api.Memory(
+                usage=max(0, usage.memory_bytes),
+                usage_peak=max(0, usage.memory_peak_bytes),
+                swap_usage=max(0, usage.swap_bytes),
+                swap_usage_peak=max(0, usage.swap_peak_bytes),
+            ),
+            network=network,
+            pid=held.pid,
+            processes=usage.processes,
+            cpu=api.Cpu(usage=max(0, usage.cpu_ns)),
+        )
+
+    def writable(self, instance: Instance) -> list[object]:
+        """Return what the ETag of an instance stands for."""
+        return [
+            instance.architecture,
+            instance.config,
+            instance.devices,
+            instance.ephemeral,
+            list(instance.profiles),
+        ]
+
+    def _fields(self, instance: Instance) -> dict[str, object]:
+        status = self.status(instance)
+        return {
+            "architecture": instance.architecture,
+            "config": instance.config,
+            "devices": instance.devices,
+            "ephemeral": instance.ephemeral,
+            "profiles": list(instance.profiles),
+            "stateful": instance.stateful,
+            "description": instance.description,
+            "created_at": instance.created_at,
+            "expanded_config": instance.expanded_config,
+            "expanded_devices": instance.expanded_devices,
+            "name": instance.name,
+            "status": status.text,
+            "status_code": status,
+            "last_used_at": instance.last_used_at or _NEVER,
+            "project": instance.project,
+        }
