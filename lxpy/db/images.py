@@ -1,0 +1,54 @@
+"""Queries on images and their aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from lxpy.db.rows import ImageAliasRow, ImageRow
+
+
+async def all_of(session: AsyncSession, project: str) -> Sequence[ImageRow]:
+    """Return the project's images, oldest first."""
+    query = select(ImageRow).where(ImageRow.project == project).order_by(ImageRow.id)
+    return (await session.execute(query)).scalars().all()
+
+
+async def by_prefix(session: AsyncSession, project: str, prefix: str) -> Sequence[ImageRow]:
+    """Return the images whose fingerprint begins with `prefix`, at most two."""
+    if not prefix or not all(each in "0123456789abcdef" for each in prefix):
+        return []
+    query = (
+        select(ImageRow)
+        .where(ImageRow.project == project, ImageRow.fingerprint.startswith(prefix))
+        .limit(2)
+    )
+    return (await session.execute(query)).scalars().all()
+
+
+async def find(session: AsyncSession, project: str, fingerprint: str) -> ImageRow | None:
+    """Return the image with exactly this fingerprint, or None."""
+    query = select(ImageRow).where(ImageRow.project == project, ImageRow.fingerprint == fingerprint)
+    return (await session.execute(query)).scalar_one_or_none()
+
+
+async def users_elsewhere(session: AsyncSession, fingerprint: str, not_id: int) -> bool:
+    """Tell whether another project keeps an image with the same files."""
+    query = select(ImageRow.id).where(ImageRow.fingerprint == fingerprint, ImageRow.id != not_id)
+    return (await session.execute(query.limit(1))).first() is not None
+
+
+async def alias(session: AsyncSession, project: str, name: str) -> ImageAliasRow | None:
+    """Return the alias of that name, or None."""
+    query = select(ImageAliasRow).where(
+        ImageAliasRow.project == project, ImageAliasRow.name == name
+    )
+    return (await session.execute(query)).scalar_one_or_none()
+
+
+async def aliases(session: AsyncSession, project: str) -> Sequence[ImageAliasRow]:
+    """Return the project's aliases by name."""
+    query = select(ImageAliasRow).where(ImageAliasRow.project == project)
+    return (await session.execute(query.order_by(ImageAliasRow.name))).scalars().all()
