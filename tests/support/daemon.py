@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import processes
-from tests.support.api import Api
+from tests.support.api import Api, ApiError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CGROUPS = Path("/sys/fs/cgroup")
@@ -224,6 +224,18 @@ class Daemon:
 
     def instances(self) -> list[str]:
         return [str(url).rsplit("/", 1)[1] for url in self.api.get("/1.0/instances")]
+
+    def delete(self, name: str) -> None:
+        """Delete an instance in whatever state it is; it may be gone already."""
+        try:
+            if self.status(name) != "Stopped":
+                body = {"action": "stop", "timeout": 30, "force": True}
+                self.api.put(f"/1.0/instances/{name}/state", body)
+            self.api.delete(f"/1.0/instances/{name}")
+        except ApiError:
+            # An ephemeral one goes by itself; what stays the leak check reports.
+            if name in self.instances():
+                self.api.delete(f"/1.0/instances/{name}")
 
     # -- the end
 

@@ -51,10 +51,21 @@ def shared_daemon(work_directory: Path, commands: Path) -> Iterator[Daemon]:
     """The daemon of most tests."""
     daemon = Daemon(work_directory / "shared", commands)
     try:
-        yield daemon.start()
+        warm_up(daemon.start(), work_directory / "warm.tar.gz")
+        yield daemon
         daemon.remove()
     finally:
         daemon.destroy()
+
+
+def warm_up(daemon: Daemon, image: Path) -> None:
+    """Run an instance once: the bridge, its dnsmasq and lxcfs come on first use and stay."""
+    fingerprint = import_image(daemon, busybox.build(image, "warm"), "warm")
+    name = create(daemon, "warm")
+    change(daemon, name, "start")
+    daemon.address(name)
+    daemon.delete(name)
+    daemon.api.delete(f"/1.0/images/{fingerprint}")
 
 
 @pytest.fixture
@@ -67,7 +78,7 @@ def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
     if not shared_daemon.running:
         shared_daemon.start()
     for name in set(shared_daemon.instances()) - before.instances:
-        shared_daemon.lxpy("delete", "--force", name)
+        shared_daemon.delete(name)
     leaks.check(shared_daemon, before)
 
 
@@ -169,7 +180,7 @@ def launch(daemon: Daemon, tiny: str) -> Iterator[Launch]:
     yield make
     left = set(daemon.instances()) if daemon.running else set()
     for name in left.intersection(names):
-        daemon.lxpy("delete", "--force", name)
+        daemon.delete(name)
 
 
 def have_lxc() -> bool:

@@ -22,6 +22,7 @@ class Footprint:
     """Everything on the host that belongs to one installation."""
 
     instances: frozenset[str]
+    objects: frozenset[str]
     running_operations: frozenset[str]
     mounts: frozenset[str]
     cgroups: frozenset[str]
@@ -48,6 +49,7 @@ def take(daemon: Daemon) -> Footprint:
     own = processes.matching(f"{daemon.directory}/") | inside
     return Footprint(
         instances=frozenset(daemon.instances()),
+        objects=frozenset(_objects(daemon)),
         running_operations=frozenset(_running(daemon)),
         mounts=frozenset(mounts_below(daemon.directory)),
         cgroups=frozenset(map(str, cgroup_directories(daemon.cgroup) if daemon.cgroup else ())),
@@ -57,6 +59,12 @@ def take(daemon: Daemon) -> Footprint:
         directories=frozenset(_entries(daemon.directory)),
         supervisor_descriptors=frozenset(_numbered(daemon)),
     )
+
+
+def _objects(daemon: Daemon) -> list[str]:
+    networks = daemon.api.get("/1.0/networks?recursion=1")
+    managed = [f"/1.0/networks/{network['name']}" for network in networks if network["managed"]]
+    return [*daemon.api.get("/1.0/profiles"), *daemon.api.get("/1.0/storage-pools"), *managed]
 
 
 def _running(daemon: Daemon) -> list[str]:
