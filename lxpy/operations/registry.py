@@ -122,8 +122,8 @@ class Operation:
             _log.info("operation failed", description=self.description, error=str(error))
             self._finish(Status.FAILURE, str(error))
         except Exception as error:
-            _log.exception("operation broke", description=self.description)
             self._finish(Status.FAILURE, f"Internal error: {error!r} (see the daemon's log)")
+            _log.exception("operation broke", description=self.description)
         else:
             self._finish(Status.SUCCESS, "")
 

@@ -51,6 +51,7 @@ class Command:
         self.status: int | None = None
         self.kept: dict[str, int] = {}
         self.interactive = False
+        self.not_executed = False
         self.request = 0
         self._failure: StepFailed | None = None
         self._report: _socket.socket | None = None
@@ -118,7 +119,9 @@ class Command:
             news, fd = received
             if fd >= 0:
                 self.kept["pty"] = fd
-            if "failed" in news:
+            if "missing" in news:
+                self.not_executed = True
+            elif "failed" in news:
                 self._failure = StepFailed(news["step"], news["failed"], news["errno"])
 
     def _executed(self) -> None:
@@ -146,6 +149,7 @@ class Command:
         return {
             "exec": self.id, "name": self.name, "pid": self.pid, "start_time": self.start_time,
             "status": self.status, "kept": list(self.kept), "interactive": self.interactive,
+            "not_executed": self.not_executed,
         }  # fmt: skip
 
     def drop(self, which: str) -> None:
@@ -203,7 +207,9 @@ def _join(spec: ExecSpec, container: Container, pidfd: int, report: Report,
     processes.reset_signals()
     report.begin("exec")
     syscall("close_range", "all", 3, 0xFFFFFFFF, 4)  # CLOSE_RANGE_CLOEXEC
-    os._exit(_execute(spec["command"], spec["environment"]))
+    code = _execute(spec["command"], spec["environment"])
+    report.say(missing=code)
+    os._exit(code)
 
 
 def join_all(pidfd: int, *, user: bool) -> None:

@@ -71,6 +71,7 @@ class Process:
         self.name = name
         self.pid = 0
         self.start_time = 0
+        self.not_executed = False  # its exit code, 126 or 127, is ours then
         self.fds = fds
         self._runtime = runtime
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -349,7 +350,6 @@ class Runtime:
             self._reboots[name] = count + 1
         else:
             self._reboots.pop(name, None)
-        self.link.tell("ack", name=name, pid=pid)
         self.on_exit(Exit(name, pid, reason, message["status"], message["text"]))
 
     def _hold_process(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -428,6 +428,11 @@ class Runtime:
         if running is None:
             raise StartFailed("find", f"{name} is not running", 3)
         return running
+
+    def acknowledge(self, exit: Exit) -> None:
+        """Say that an end has been noted: until then a new daemon hears of it again."""
+        with contextlib.suppress(SupervisorLost, Unavailable):
+            self.link.tell("ack", name=exit.name, pid=exit.pid)
 
     def held(self, name: str) -> Held | None:
         """Return the running system of that name."""
@@ -528,6 +533,7 @@ class Runtime:
         finally:
             frames.close_all(theirs)
         process.pid, process.start_time = message["pid"], message["start_time"]
+        process.not_executed = message["not_executed"]
         if fds:
             process.fds["pty"] = fds[0]
             frames.close_all(fds[1:])

@@ -220,7 +220,9 @@ class Power:
                 await self._kill(instance)
             else:
                 await self._shut_down(instance, timeout_s)
-            return await future
+            exit = await future
+            self._runtime.acknowledge(exit)
+            return exit
         finally:
             self._stopping.discard(key)
             if self._expected.get(unique) is future:
@@ -283,26 +285,29 @@ class Power:
     async def _unexpected(self, exit: Exit) -> None:
         """An instance has rebooted, powered off, or lost its init."""
         found = self._store.by_unique_name(exit.name)
-        if found is None:
+        if found is not None:
+            async with self._locks.hold("instance", found.project, found.name):
+                await self._deal_with(exit)
+        self._runtime.acknowledge(exit)
+
+    async def _deal_with(self, exit: Exit) -> None:
+        instance = self._store.by_unique_name(exit.name)
+        if instance is None or self.is_running(instance):
             return
-        async with self._locks.hold("instance", found.project, found.name):
-            instance = self._store.by_unique_name(exit.name)
-            if instance is None or self.is_running(instance):
-                return
-            _log.info("instance ended", instance=exit.name, reason=exit.reason, text=exit.text)
-            if exit.reason != "reboot":
-                await self._ended(instance, exit, asked=False)
-                return
-            await self._left(instance)
-            try:
-                await self._start(instance)
-            except LxpyError as error:
-                _log.warning("instance does not come back", instance=exit.name, error=str(error))
-                text = f"it rebooted and could not be started again: {error}"
-                await self._ended(
-                    instance, Exit(exit.name, exit.pid, "crash", exit.status, text), asked=False
-                )
-                return
+        _log.info("instance ended", instance=exit.name, reason=exit.reason, text=exit.text)
+        if exit.reason != "reboot":
+            await self._ended(instance, exit, asked=False)
+            return
+        await self._left(instance)
+        try:
+            await self._start(instance)
+        except LxpyError as error:
+            _log.warning("instance does not come back", instance=exit.name, error=str(error))
+            text = f"it rebooted and could not be started again: {error}"
+            await self._ended(
+                instance, Exit(exit.name, exit.pid, "crash", exit.status, text), asked=False
+            )
+            return
         self._tell("instance-restarted", instance)
 
     def spawn(self, work: Awaitable[None]) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
+
+
+# The default renderer reads source files to show a traceback, which blocks.
+structlog.configure(processors=[structlog.processors.LogfmtRenderer()])
 
 
 @pytest.fixture(autouse=True)
