@@ -1,0 +1,13 @@
+"""Storage drivers by name: the kinds of pool this build knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lxpy.doctor import Host
+from lxpy.storage.drivers.base import Driver, Info
+from lxpy.storage.drivers.dir import DirDriver
+
+DRIVERS: dict[str, Callable[[Host], Driver]] = {"dir": DirDriver}
+
+__all__ = ["DRIVERS", "DirDriver", "Driver", "Info"]

@@ -1,0 +1,86 @@
+"""Copying the writable layer of an overlay, such that the copy shows what the original does.
+
+    upper/        what the guest wrote; trusted.overlay.* attributes tie it to the image below
+    work/index/   a link to each file of `upper` that began in the image, named by the image's inode
+
+A file of the image that has several names is written through one of them: only the index tells
+that the others show the new content, too. So the index is copied along with its hard links; but
+not its directories (they name inodes of the original's upper) nor what names that upper itself:
+overlayfs makes these anew, and would refuse a mismatch (ESTALE). Seen on Linux 6.18.
+Source: kernel docs, "Overlay Filesystem", "Index", "NFS export".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+
+from lxpy.errors import Failed
+from lxpy.storage import files
+
+_NLINK = "trusted.overlay.nlink"
+_UPPER = "trusted.overlay.upper"
+_UUID = "trusted.overlay.uuid"
+
+
+def settle_copy(new: Path) -> None:
+    """Make a copy of upper/ and work/ on the same image one that overlayfs accepts."""
+    _forget(new / "upper", _UUID)
+    index = new / "work" / "index"
+    if not index.is_dir():
+        return
+    _forget(index, _UPPER)
+    with os.scandir(index) as entries:
+        for entry in list(entries):
+            found = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                os.rmdir(entry.path)
+            elif stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+                os.unlink(entry.path)  # a whiteout: a file of the image that has no name left
+
+
+def settle_elsewhere(new: Path) -> None:
+    """Make a copy of upper/ alone fit another copy of its image."""
+    _forget(new / "upper", _UUID)
+    files.forget_lower(new / "upper")
+
+
+def check_movable(old: Path, name: str) -> None:
+    """Raise Failed when a volume's layer cannot leave its own copy of the image."""
+    index = old / "work" / "index"
+    if not index.is_dir():
+        return
+    with os.scandir(index) as entries:
+        shared = any(_has_names_below(entry) for entry in entries)
+    if shared:
+        raise Failed(
+            f'Volume "{name}" cannot be copied to another storage pool: it has changed files that '
+            "have further names in its image: copy it within its pool"
+        )
+
+
+def _has_names_below(entry: os.DirEntry[str]) -> bool:
+    """Whether a changed file has names that exist in the image only."""
+    found = entry.stat(follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    try:
+        value = os.getxattr(entry.path, _NLINK, follow_symlinks=False).decode()
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return False
+        raise
+    match = re.fullmatch(r"([UL])([+-]\d+)", value)
+    # "U+n": the guest sees n names more than the upper inode has links, one of which is the index.
+    return match is None or match[1] == "L" or int(match[2]) + 1 > 0
+
+
+def _forget(path: Path, attribute: str) -> None:
+    try:
+        os.removexattr(path, attribute, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM):
+            raise
