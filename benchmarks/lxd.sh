@@ -17,8 +17,16 @@ start() {
     mkdir -p "$LXD_DIR"
     # Each running systemd holds about ten inotify instances; the kernel's default is 128 in all.
     [ "$(cat /proc/sys/fs/inotify/max_user_instances)" -ge 4096 ] || sysctl -q -w fs.inotify.max_user_instances=4096
+    # As a package install has it: without it, instances would see the host's memory and cpus.
+    if command -v lxcfs >/dev/null && ! findmnt -rn /var/lib/lxcfs >/dev/null; then
+        mkdir -p /var/lib/lxcfs
+        setsid lxcfs /var/lib/lxcfs >"$LXD_DIR.lxcfs.log" 2>&1 </dev/null &
+        echo $! >"$LXD_DIR.lxcfs.pid"
+        for _ in $(seq 50); do findmnt -rn /var/lib/lxcfs >/dev/null && break; sleep 0.1; done
+    fi
     if ! lxd waitready --timeout=1 2>/dev/null; then
         setsid lxd --group root >"$LXD_DIR.log" 2>&1 </dev/null &
+        echo $! >"$LXD_DIR.pid"
         lxd waitready --timeout=60
     fi
     lxc storage show default >/dev/null 2>&1 || lxd init --preseed <<EOF
@@ -42,11 +50,14 @@ stop() {
         printf 'config: {}\ndevices: {}\n' | lxc profile edit default
         lxc network delete $bridge || true
         lxc storage delete default || true
-        lxd shutdown --timeout=60
+        lxd shutdown --timeout=60 || true
     fi
-    # What LXD leaves mounted.
+    # What LXD leaves running and mounted.
+    for pid in "$LXD_DIR.pid" "$LXD_DIR.lxcfs.pid"; do
+        [ ! -e "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
+    done
     findmnt -rno TARGET | grep "^$LXD_DIR/" | sort -r | while read -r target; do umount -l "$target"; done
-    rm -rf --one-file-system "$LXD_DIR" "$LXD_DIR.log"
+    rm -rf --one-file-system "$LXD_DIR" "$LXD_DIR".{log,pid,lxcfs.log,lxcfs.pid}
 }
 
 "$1"
