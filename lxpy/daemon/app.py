@@ -1,0 +1,246 @@
+"""The composition root: builds database, services and HTTP application, starts and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from lxpy.daemon import middleware
+from lxpy.daemon.routes import (
+    events,
+    images,
+    instances,
+    internal,
+    networks,
+    operations,
+    profiles,
+    server,
+    storage,
+)
+from lxpy.db.engine import Database
+from lxpy.db.upgrade import upgrade
+from lxpy.errors import Failed, LxpyError
+from lxpy.events.bus import Bus
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.images.store import ImageStore
+from lxpy.instances.limits import Host
+from lxpy.operations.registry import Registry
+from lxpy.runtime.container import Runtime
+from lxpy.services import host
+from lxpy.services.bulk import Bulk
+from lxpy.services.console import Consoles
+from lxpy.services.creation import Creation
+from lxpy.services.directories import Directories
+from lxpy.services.exec import Exec
+from lxpy.services.images import Images
+from lxpy.services.instances import Instances
+from lxpy.services.journal import Journal
+from lxpy.services.live import Live
+from lxpy.services.locks import Locks
+from lxpy.services.logs import Logs
+from lxpy.services.lxcfs import Lxcfs
+from lxpy.services.networks import Networks
+from lxpy.services.power import Power
+from lxpy.services.profiles import Profiles
+from lxpy.services.server import Server
+from lxpy.services.settings import Settings
+from lxpy.services.starting import Starter
+from lxpy.services.startup import Startup
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.services.updates import Updates
+from lxpy.services.views import Views
+from lxpy.threads import in_thread
+
+_POOL = "default"
+_MAX_IMAGE_BYTES = 64 << 30
+_MAX_IMAGE_FILES = 10_000_000
+
+_log = structlog.get_logger()
+
+
+class Application:
+    """One daemon: everything it is made of. `stop` ends it."""
+
+    def __init__(self, directory: Path, *, stop: Callable[[], None]) -> None:
+        self.directories = directories = Directories(directory)
+        self._stop = stop
+        self._background: set[asyncio.Task[None]] = set()
+        self.db = Database(f"sqlite+aiosqlite:///{directories.database}")
+        self.bus = bus = Bus()
+        self.registry = registry = Registry(bus)
+        self.lifecycle = lifecycle = Lifecycle(bus)
+        self.locks = locks = Locks()
+        self.journal = journal = Journal(self.db)
+        self.settings = Settings(self.db)
+        self.store = store = InstanceStore(self.db)
+        self.lxcfs = Lxcfs(directories.lxcfs)
+        self.runtime = runtime = Runtime(
+            directories.run, cgroup=directories.cgroup, log_dir=directories.all_logs
+        )
+        self.pools = pools = Pools(self.db, directories.pools, locks, lifecycle)
+        self.profiles = Profiles(self.db, lifecycle)
+        self.networks = Networks(self.db, directories.networks, locks, lifecycle)
+        self.images = self._images()
+        self.starter = Starter(directories, store, locks, pools, self.networks, self.host)
+        self.power = Power(
+            store, locks, runtime, self.starter, self.networks, registry, lifecycle, self.host
+        )
+        self.views = Views(runtime, self.power, self.networks)
+        self.instances = Instances(
+            store=store, locks=locks, journal=journal, directories=directories, pools=pools,
+            networks=self.networks, power=self.power, views=self.views, registry=registry,
+            lifecycle=lifecycle,
+        )  # fmt: skip
+        self.updates = self._updates()
+        self.profiles.on_change = self.updates.profile_changed
+        self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
+        self.server = Server(self.db, self.settings, pools, lifecycle)
+        self.startup = Startup(
+            store=store, journal=journal, pools=pools, instances=self.instances,
+            power=self.power, runtime=runtime,
+        )  # fmt: skip
+
+    def _images(self) -> Images:
+        store = ImageStore(
+            self.directories.images, max_bytes=_MAX_IMAGE_BYTES, max_files=_MAX_IMAGE_FILES
+        )
+        return Images(
+            self.db, store, self.pools.storage, self.settings, self.registry, self.lifecycle,
+            self.directories.cache,
+        )  # fmt: skip
+
+    def _updates(self) -> Updates:
+        live = Live(self.runtime, self.power, self.starter, self.networks)
+        return Updates(
+            store=self.store, locks=self.locks, profiles=self.profiles, networks=self.networks,
+            power=self.power, live=live, registry=self.registry, lifecycle=self.lifecycle,
+        )  # fmt: skip
+
+    def host(self) -> Host:
+        """Return what the host has now."""
+        return host.read_host(self.lxcfs.path)
+
+    def web(self) -> web.Application:
+        """Build the HTTP application."""
+        creation = Creation(
+            store=self.store, locks=self.locks, journal=self.journal, profiles=self.profiles,
+            images=self.images, pools=self.pools, networks=self.networks, starter=self.starter,
+            power=self.power, runtime=self.runtime, registry=self.registry,
+            lifecycle=self.lifecycle,
+        )  # fmt: skip
+        application = web.Application(
+            middlewares=[middleware.errors, middleware.identity], client_max_size=1 << 40
+        )
+        consoles = Consoles(
+            self.directories, self.store, self.runtime, self.power, self.registry, self.lifecycle
+        )
+        services = instances.Services(
+            instances=self.instances,
+            creation=creation,
+            updates=self.updates,
+            power=self.power,
+            bulk=Bulk(self.store, self.power, self.views, self.registry),
+            exec=self.exec,
+            consoles=consoles,
+            logs=Logs(self.directories, self.store, self.lifecycle),
+        )
+        for routes in (
+            instances.routes(services),
+            images.routes(self.images),
+            networks.routes(self.networks),
+            storage.routes(self.pools),
+            profiles.routes(self.profiles),
+            server.routes(self.server),
+            operations.routes(self.registry, self.lifecycle),
+            events.routes(self.bus),
+            internal.routes(self.shut_down),
+        ):
+            application.add_routes(routes)
+        return application
+
+    # Life
+
+    async def start(self) -> None:
+        """Make everything ready for requests. Raises LxpyError when that cannot be."""
+        try:
+            await in_thread(upgrade, self.directories.database)
+        except OSError as error:
+            raise Failed(f"Cannot open database {self.directories.database}: {error}") from error
+        await in_thread(host.raise_settings)
+        host.raise_open_files()
+        await self.settings.load()
+        await self._make_defaults()
+        await self.pools.start()
+        await self.images.start()
+        await self.store.load()
+        await self.startup.recover()
+        await self.lxcfs.start()
+        held = await self.runtime.connect()
+        await self.startup.adopt(held)
+        await self.networks.start({each.name: each.pid for each in held})
+        await self.power.settle()
+        await self.startup.remove_ephemeral()
+        await self.exec.take_over()
+
+    async def _make_defaults(self) -> None:
+        """Make what an installation has from its first day: pool, network, profiles."""
+        network = self.directories.bridge
+        await self.pools.ensure_default(_POOL)
+        await self.networks.ensure_default(network)
+        await self.profiles.ensure_default(_POOL, network)
+
+    def begin(self) -> None:
+        """Start what comes up with the daemon, in the background."""
+        self._spawn(self.startup.autostart())
+
+    def host_goes_down(self) -> None:
+        """Stop instances as each wants it, then everything (SIGPWR)."""
+        self._spawn(self.shut_down(False, None))
+
+    async def shut_down(self, force: bool, timeout_s: int | None) -> None:
+        """Stop the instances, the supervisor, the networks, lxcfs, and at last the daemon."""
+        for task in list(self._background):
+            if task is not asyncio.current_task():
+                task.cancel()
+        await self.startup.stop_all(force=force, timeout_s=timeout_s)
+        try:
+            await self.runtime.shutdown()
+        except LxpyError as error:
+            _log.warning("the supervisor stays", error=str(error))
+        await self.networks.stop()
+        await self.lxcfs.stop()
+        asyncio.get_running_loop().call_later(0.05, self._stop)
+
+    def leave(self) -> None:
+        """End what would keep connections open."""
+        self.bus.close()
+
+    async def close(self) -> None:
+        """Let go of everything; instances, their commands and networks go on."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.registry.close()
+        await self.exec.close()
+        await self.runtime.close()
+        await self.networks.close()
+        await self.lxcfs.close()
+        await self.pools.storage.close()
+        await self.db.close()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(_logged(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+async def _logged(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception:
+        _log.exception("work in the background broke")

@@ -1,0 +1,33 @@
+"""The server's config: read once, kept in memory, written by `Server` alone."""
+
+from __future__ import annotations
+
+from lxpy.db import settings
+from lxpy.db.engine import Database
+
+
+class Settings:
+    """Server config keys that are set."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._values: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Read them from the database."""
+        async with self._db.read() as session:
+            self._values = await settings.load(session)
+
+    def get(self, key: str, default: str = "") -> str:
+        """Return the value of a key, `default` when it is not set."""
+        return self._values.get(key) or default
+
+    def all(self) -> dict[str, str]:
+        """Return every key that is set."""
+        return dict(self._values)
+
+    async def replace(self, values: dict[str, str]) -> None:
+        """Make `values`, checked by the caller, the whole config."""
+        async with self._db.write() as session:
+            await settings.replace(session, values)
+        self._values = dict(values)
