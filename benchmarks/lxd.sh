@@ -56,7 +56,7 @@ stop() {
     for pid in "$LXD_DIR.pid" "$LXD_DIR.lxcfs.pid"; do
         [ ! -e "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
     done
-    findmnt -rno TARGET | grep "^$LXD_DIR/" | sort -r | while read -r target; do umount -l "$target"; done
+    findmnt -rno TARGET | { grep "^$LXD_DIR/" || true; } | sort -r | while read -r target; do umount -l "$target"; done
     rm -rf --one-file-system "$LXD_DIR" "$LXD_DIR".{log,pid,lxcfs.log,lxcfs.pid}
 }
 
