@@ -523,7 +523,7 @@ class Runtime:
         self._processes[identifier] = process
         try:
             message, fds = await self.link.request(
-                "exec", [*theirs, *ours.values()], exec=identifier, spec=encode(spec),
+                "exec", [*theirs, *ours.values()], name=spec.name, exec=identifier, spec=encode(spec),
                 keep=list(ours),
             )  # fmt: skip
         except BaseException:
