@@ -9,6 +9,8 @@ from itertools import groupby
 
 import click
 
+from lxpy.cli.declare import command
+from lxpy.cli.session import Session
 from lxpy.doctor import Finding, Host, Verdict, examine
 
 _MARKS = {
@@ -18,7 +20,7 @@ _MARKS = {
 }
 
 
-@click.command()
+@command(None, "doctor", short_help="Examine this host for what instances need")
 @click.option(
     "-f",
     "--format",
@@ -29,7 +31,7 @@ _MARKS = {
     help="Format of the report",
 )
 @click.option("--all/--problems", "everything", default=True, help="All findings or problems only")
-def doctor(form: str, everything: bool) -> None:
+def doctor(session: Session, form: str, everything: bool) -> int:
     """Examine this host: kernel features, programs and limits, with remedies.
 
     The exit status is 1 if something is missing that instances can't run without.
@@ -42,8 +44,7 @@ def doctor(form: str, everything: bool) -> None:
     else:
         _print(shown)
         _conclude(findings)
-    if any(finding.verdict is Verdict.FAILURE for finding in findings):
-        raise SystemExit(1)
+    return int(any(finding.verdict is Verdict.FAILURE for finding in findings))
 
 
 def _print(findings: list[Finding]) -> None:
