@@ -82,7 +82,7 @@ class Application:
         self.runtime = runtime = Runtime(
             directories.run, cgroup=directories.cgroup, log_dir=directories.all_logs
         )
-        self.pools = pools = Pools(self.db, directories.pools, locks, lifecycle)
+        self.pools = pools = Pools(self.db, directories.pools, store, locks, lifecycle)
         self.profiles = Profiles(self.db, lifecycle)
         self.networks = Networks(self.db, directories.networks, locks, lifecycle)
         self.images = self._images()

@@ -35,3 +35,9 @@ async def users(
     if profile_id is not None:
         query = query.where(InstanceProfileRow.profile_id == profile_id)
     return [(id, name) for id, name in (await session.execute(query)).all()]
+
+
+async def everything(session: AsyncSession) -> Sequence[ProfileRow]:
+    """Return the profiles of all projects, by project and name."""
+    query = select(ProfileRow).order_by(ProfileRow.project, ProfileRow.name)
+    return (await session.execute(query)).scalars().all()

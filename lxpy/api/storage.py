@@ -1,0 +1,70 @@
+"""Storage pools and their volumes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from lxpy.api.instances import Config
+
+
+class PoolPut(Struct, kw_only=True):
+    """The writable part of a pool."""
+
+    description: str = ""
+    config: Config | None = None
+
+
+class PoolsPost(PoolPut, kw_only=True):
+    """A new pool."""
+
+    name: str = ""
+    driver: str = ""
+
+
+class PoolPatch(Struct, kw_only=True):
+    """A change: what is missing stays."""
+
+    description: str | UnsetType = UNSET
+    config: Config | UnsetType | None = UNSET
+
+
+class Pool(Struct, kw_only=True):
+    """A pool; `used_by` are URLs of instances, profiles and images."""
+
+    name: str
+    driver: str
+    description: str
+    config: Config
+    used_by: list[str]
+    status: str
+    locations: list[str] = field(default_factory=lambda: ["none"])
+
+
+class Space(Struct, kw_only=True):
+    """How much there is of something, and how much of it is taken."""
+
+    used: int
+    total: int
+
+
+class Resources(Struct, kw_only=True):
+    """How full a pool is: bytes and inodes."""
+
+    space: Space
+    inodes: Space
+
+
+class Volume(Struct, kw_only=True):
+    """A volume of a pool."""
+
+    name: str
+    type: str
+    config: Config
+    description: str
+    used_by: list[str]
+    created_at: datetime
+    content_type: str = "filesystem"
+    location: str = "none"
+    project: str = "default"

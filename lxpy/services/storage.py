@@ -1,0 +1,289 @@
+"""Storage pools: made, looked at, changed, deleted; where instances and images lie.
+
+Source: LXD docs, "Storage pools".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from msgspec import UNSET
+
+from lxpy.api import storage as api
+from lxpy.db import pools as queries
+from lxpy.db import profiles as profile_queries
+from lxpy.db.engine import Database
+from lxpy.db.rows import PoolRow
+from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound, Unavailable
+from lxpy.events.lifecycle import Lifecycle, url
+from lxpy.instances.expand import merge_patch
+from lxpy.instances.model import Instance
+from lxpy.services.locks import Locks
+from lxpy.services.store import InstanceStore
+from lxpy.storage import Pool, StoragePools
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+#: decided when a pool is made
+_FIXED = ("source", "volatile.initial_source")
+
+Urls = list[str]
+
+_log = structlog.get_logger()
+
+
+class Pools:
+    """The storage pools of this installation; `storage` is what works on their files."""
+
+    def __init__(
+        self, db: Database, root: Path, store: InstanceStore, locks: Locks, lifecycle: Lifecycle
+    ) -> None:
+        self.storage = StoragePools(root)
+        self._db = db
+        self._store = store
+        self._locks = locks
+        self._lifecycle = lifecycle
+        self._pools: dict[str, Pool] = {}
+        self._descriptions: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
+
+    async def ensure_default(self, name: str) -> None:
+        """Make the pool of a new installation, on a plain directory below its own."""
+        async with self._db.read() as session:
+            if await queries.everything(session):
+                return
+        await self.create(api.PoolsPost(name=name, driver="dir"))
+
+    async def start(self) -> None:
+        """Make every pool usable; one that cannot be is told of, and keeps nobody else back."""
+        async with self._db.read() as session:
+            rows = await queries.everything(session)
+            self._pools = {row.name: _pool(row) for row in rows}
+            self._descriptions = {row.name: row.description for row in rows}
+        for pool in self._pools.values():
+            try:
+                await self.storage.start(pool)
+            except (LxpyError, OSError) as error:
+                _log.warning("storage pool unavailable", pool=pool.name, error=str(error))
+                self._broken[pool.name] = str(error)
+
+    async def pool(self, name: str) -> Pool:
+        """Return a usable pool. Raises NotFound, Unavailable."""
+        pool = self._find(name)
+        if name in self._broken:
+            await self._try_again(pool)
+        return pool
+
+    async def list(self) -> Sequence[api.Pool]:
+        """Return all pools by name."""
+        users = await self._users()
+        return [await self._describe(self._pools[name], users) for name in sorted(self._pools)]
+
+    async def get(self, name: str) -> tuple[api.Pool, object]:
+        """Return a pool and its writable part. Raises NotFound."""
+        pool = self._find(name)
+        return await self._describe(pool, await self._users()), self.writable(pool)
+
+    def writable(self, pool: Pool) -> object:
+        """Return what the ETag of a pool stands for."""
+        return [pool.name, pool.driver, dict(pool.config), self._descriptions[pool.name]]
+
+    async def create(self, wish: api.PoolsPost) -> None:
+        """Make a pool. Raises BadRequest, Conflict, Failed, InvalidConfig; nothing is left then."""
+        name = _check_name(wish.name)
+        async with self._locks.hold("pool", name):
+            if name in self._pools:
+                raise Conflict(f"The storage pool already exists: {name}")
+            given = {key: value for key, value in (wish.config or {}).items() if value != ""}
+            config = self.storage.fill(name, wish.driver, given)
+            self._check_source(config["source"])
+            pool = Pool(name, wish.driver, config)
+            await self.storage.create(pool)
+            try:
+                async with self._db.write() as session:
+                    row = PoolRow(name=name, driver=wish.driver, description=wish.description)
+                    row.config = dict(config)
+                    session.add(row)
+            except BaseException:
+                await self.storage.delete(pool)
+                raise
+            self._keep(pool, wish.description)
+        self._tell("storage-pool-created", name)
+
+    async def put(self, name: str, wish: api.PoolPut) -> None:
+        """Replace a pool's writable part. Raises NotFound, BadRequest, InvalidConfig."""
+        async with self._locks.hold("pool", name):
+            old = self._find(name)
+            config = {key: value for key, value in (wish.config or {}).items() if value != ""}
+            for key in _FIXED:
+                have = old.config.get(key)
+                if have is not None and config.setdefault(key, have) != have:
+                    raise BadRequest(f'"{key}" of storage pool "{name}" cannot be changed')
+            self.storage.validate(old.driver, config)
+            async with self._db.write() as session:
+                row = await queries.find(session, name)
+                if row is None:
+                    raise NotFound("Storage pool not found")
+                row.config, row.description = config, wish.description
+            self._keep(Pool(name, old.driver, config), wish.description)
+        self._tell("storage-pool-updated", name)
+
+    async def patch(self, name: str, wish: api.PoolPatch) -> None:
+        """Change what is given. Raises as `put`."""
+        old = self._find(name)
+        config = dict(old.config)
+        if wish.config is not UNSET:
+            config = merge_patch(old.config, wish.config)
+        kept = self._descriptions[name]
+        description = kept if wish.description is UNSET else wish.description
+        await self.put(name, api.PoolPut(config=config, description=description))
+
+    async def delete(self, name: str) -> None:
+        """Delete a pool that nobody uses. Raises NotFound, BadRequest."""
+        async with self._locks.hold("pool", name):
+            pool = self._find(name)
+            used = [each for each in (await self._users()).get(name, []) if "/images/" not in each]
+            if used:
+                raise BadRequest(
+                    f"The storage pool is currently in use: by {', '.join(used[:5])}; remove "
+                    "that first"
+                )
+            await self.storage.delete(pool)
+            async with self._db.write() as session:
+                row = await queries.find(session, name)
+                if row is not None:
+                    await session.delete(row)
+            for kept in (self._pools, self._descriptions, self._broken):
+                kept.pop(name, None)
+        self._tell("storage-pool-deleted", name)
+
+    async def resources(self, name: str) -> api.Resources:
+        """Tell how full a pool is. Raises NotFound, Unavailable."""
+        found = await self.storage.resources(await self.pool(name))
+        return api.Resources(
+            space=api.Space(used=found.space_used, total=found.space_total),
+            inodes=api.Space(used=found.inodes_used, total=found.inodes_total),
+        )
+
+    async def volumes(self, name: str, project: str | None) -> Sequence[api.Volume]:
+        """Return the volumes of a pool: of its instances and images. Raises NotFound."""
+        pool = await self.pool(name)
+        found = [
+            api.Volume(
+                name=each.name,
+                type="container",
+                config={},
+                description="",
+                used_by=[url(f"/1.0/instances/{each.name}", each.project)],
+                created_at=each.created_at,
+                project=each.project,
+            )
+            for each in self._store.listed(project)
+            if _root_pool(each) == name
+        ]
+        images = [
+            api.Volume(
+                name=fingerprint,
+                type="image",
+                config={},
+                description="",
+                used_by=[f"/1.0/images/{fingerprint}"],
+                created_at=_NEVER,
+            )
+            for fingerprint in await self.storage.images(pool)
+        ]
+        return [*found, *images]
+
+    async def volume(
+        self, name: str, kind: str, volume: str, project: str
+    ) -> tuple[api.Volume, object]:
+        """Return one volume and its writable part. Raises NotFound."""
+        for each in await self.volumes(name, project):
+            if (each.type, each.name) == (kind, volume):
+                return each, [each.name, each.type, each.config]
+        raise NotFound("Storage pool volume not found")
+
+    # Helpers
+
+    def _find(self, name: str) -> Pool:
+        try:
+            return self._pools[name]
+        except KeyError:
+            raise NotFound("Storage pool not found") from None
+
+    async def _try_again(self, pool: Pool) -> None:
+        """A source that was missing may be mounted by now."""
+        try:
+            await self.storage.start(pool)
+        except (LxpyError, OSError) as error:
+            raise Unavailable(f'Storage pool "{pool.name}" is unavailable: {error}') from error
+        self._broken.pop(pool.name, None)
+
+    def _keep(self, pool: Pool, description: str) -> None:
+        self._pools[pool.name] = pool
+        self._descriptions[pool.name] = description
+
+    def _check_source(self, source: str) -> None:
+        for each in self._pools.values():
+            one, other = Path(source), each.path
+            if one.is_relative_to(other) or other.is_relative_to(one):
+                raise BadRequest(
+                    f'Source path "{source}" is in use by storage pool "{each.name}" ({other})'
+                )
+
+    async def _users(self) -> Mapping[str, Sequence[str]]:
+        """Return the URLs of who uses each pool, images apart."""
+        users: dict[str, Urls] = {}
+        for instance in self._store.listed():
+            path = url(f"/1.0/instances/{instance.name}", instance.project)
+            for pool in _pools_of(instance.expanded_devices):
+                users.setdefault(pool, []).append(path)
+        async with self._db.read() as session:
+            for profile in await profile_queries.everything(session):
+                path = url(f"/1.0/profiles/{profile.name}", profile.project)
+                for pool in _pools_of(profile.devices):
+                    users.setdefault(pool, []).append(path)
+        return users
+
+    async def _describe(self, pool: Pool, users: Mapping[str, Sequence[str]]) -> api.Pool:
+        broken = pool.name in self._broken
+        images = [] if broken else await self.storage.images(pool)
+        return api.Pool(
+            name=pool.name,
+            driver=pool.driver,
+            description=self._descriptions[pool.name],
+            config=dict(pool.config),
+            used_by=[*(f"/1.0/images/{each}" for each in images), *users.get(pool.name, [])],
+            status="Unavailable" if broken else "Created",
+        )
+
+    def _tell(self, action: str, name: str) -> None:
+        self._lifecycle.emit(action, f"/1.0/storage-pools/{name}")
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise BadRequest(
+            f'Invalid storage pool name "{name[:80]}": use 1 to 63 letters, digits, ".", "_", "-"'
+        )
+    return name
+
+
+def _pool(row: PoolRow) -> Pool:
+    return Pool(row.name, row.driver, dict(row.config))
+
+
+def _pools_of(devices: Mapping[str, Mapping[str, str]]) -> set[str]:
+    disks = (each for each in devices.values() if each.get("type") == "disk")
+    return {each["pool"] for each in disks if each.get("pool")}
+
+
+def _root_pool(instance: Instance) -> str:
+    for device in instance.expanded_devices.values():
+        if device.get("type") == "disk" and device.get("path") == "/":
+            return device.get("pool", "")
+    return ""
