@@ -13,7 +13,7 @@ from tests.support.daemon import Daemon, cgroup_directories, links, mounts_below
 # Kept on purpose: database, logs, cached images, the supervisor's journal, leases that time out.
 KEPT = (
     *("lxpy.db*", "*.log", "*.log.*", "backups/*.db*", "images/*", "cache/*", "run/*"),
-    *("storage-pools/*/images/*", "networks/*/dnsmasq.*", "logs/lxpyd*", ".tmp*", "tmp/*"),
+    *("storage-pools/*/images/*", "networks/*/dnsmasq.*", "logs/lxpyd*", ".tmp*", "tmp/*", "lxcfs*"),
 )
 
 
