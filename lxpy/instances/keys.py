@@ -210,6 +210,7 @@ _VOLATILE = (
     ConfigKey("volatile.idmap.base", UINT, description="First host id of its range"),
     ConfigKey("volatile.idmap.current", _IDMAP_JSON, description="Ids it runs with"),
     ConfigKey("volatile.idmap.next", _IDMAP_JSON, description="Ids of its next start"),
+    ConfigKey("volatile.last_state.exit", STRING, description="Why it ended, unless asked to"),
     ConfigKey("volatile.last_state.idmap", _IDMAP_JSON, description="Ids of its files on disk"),
     ConfigKey("volatile.last_state.power", _POWER, description="What it was when last seen"),
     ConfigKey("volatile.last_state.ready", BOOL, description="Whether it said it was ready"),

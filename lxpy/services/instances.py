@@ -111,8 +111,7 @@ class Instances:
                 raise Conflict(f'Name "{new_name}" already in use')
             pool = await self._pools.pool(old.root_device[1]["pool"])
             config = {**old.config}
-            if config.get("volatile.apply_template") != "create":
-                config["volatile.apply_template"] = "rename"
+            config.setdefault("volatile.apply_template", "rename")
             new = replace(old, name=new_name, config=config)
             async with self._journal.undoable(
                 "rename", project, name, pool=pool.name, to=new_name

@@ -1,87 +1,93 @@
-"""Profiles: made, changed, renamed, deleted; a change is applied to their users at once.
-
-Source: LXD docs, "Profiles".
-"""
+"""Profiles: config and devices that instances share, and what a change means for them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import quote
 
 from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from lxpy import profiles as built_in
+from lxpy import profiles as builtin
 from lxpy.api import profiles as api
 from lxpy.db import profiles as queries
 from lxpy.db.engine import Database
-from lxpy.db.rows import ProfileRow
-from lxpy.errors import Conflict, Failed, Forbidden, NotFound
+from lxpy.db.rows import InstanceRow, ProfileRow
+from lxpy.errors import BadRequest, Conflict, Failed, Forbidden, InvalidConfig, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle, url
-from lxpy.instances import devices, keys
-from lxpy.instances.expand import merge_patch
-from lxpy.instances.model import Profile
-from lxpy.instances.names import check_profile_name
+from lxpy.instances import devices, keys, names
+from lxpy.instances.expand import expand_config, expand_devices, merge_patch
+from lxpy.instances.model import DEFAULT_PROJECT, Profile, root_device
+from lxpy.threads import in_thread
 
-DEFAULT = "default"
-
-Change = Callable[[str, str], Awaitable[None]]
+_DEFAULT = "default"
+#: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
+Check = Callable[[object], None]
+Change = Callable[[ProfileRow], api.ProfilePut]
 
 
 class Profiles:
-    """The profiles of this installation. `on_change(project, name)` hears of every change."""
+    """Lists and changes profiles. `on_change` applies one to its users: (project, name)."""
 
     def __init__(self, db: Database, lifecycle: Lifecycle) -> None:
-        self.on_change: Change = _nothing
         self._db = db
         self._lifecycle = lifecycle
+        self._changing = asyncio.Lock()
+        self.on_change: Callable[[str, str], Awaitable[None]] | None = None
 
     async def ensure_default(self, pool: str, network: str) -> None:
-        """Make the built-in profiles of a new installation; a changed one stays as it is."""
-        async with self._db.write() as session:
-            if await queries.find(session, "default", DEFAULT) is not None:
-                return
-            for name in built_in.names():
-                given = built_in.load(name, pool=pool, network=network)
-                row = ProfileRow(project="default", name=name, description=given.description)
-                row.config = dict(given.config)
-                row.devices = {each: dict(device) for each, device in given.devices.items()}
-                session.add(row)
-
-    async def profiles(self, project: str, names: Sequence[str]) -> list[Profile]:
-        """Return profiles in the order asked for. Raises NotFound naming the one that is missing,
-        Conflict for one named twice.
-        """
-        if len(set(names)) != len(names):
-            raise Conflict(f"A profile is named twice: {', '.join(names)}")
-        found: list[Profile] = []
+        """Make the built-in profiles when there is no "default" yet: at the first start."""
         async with self._db.read() as session:
-            for name in names:
-                row = await queries.find(session, project, name)
-                if row is None:
-                    raise NotFound(f'Requested profile "{name}" doesn\'t exist')
-                found.append(Profile(row.name, row.config, row.devices, row.description))
-        return found
+            if await queries.find(session, DEFAULT_PROJECT, _DEFAULT) is not None:
+                return
+        made = await in_thread(_builtin, pool, network)
+        async with self._db.write() as session:
+            present = {each.name for each in await queries.all_of(session, DEFAULT_PROJECT)}
+            session.add_all(
+                _row(DEFAULT_PROJECT, each) for each in made if each.name not in present
+            )
 
-    async def list(self, project: str) -> Sequence[api.Profile]:
+    async def profiles(self, project: str, wanted: Sequence[str]) -> list[Profile]:
+        """Return profiles by name, in the order given. Raises NotFound, BadRequest for a double."""
+        for number, name in enumerate(wanted):
+            if name in wanted[:number]:
+                raise BadRequest(f'Duplicate profile found in request: "{name}" is given twice')
+        if not wanted:
+            return []
+        async with self._db.read() as session:
+            rows = await queries.named(session, project, wanted)
+        missing = next((name for name in wanted if name not in rows), None)
+        if missing is not None:
+            raise NotFound(f'Requested profile "{missing}" doesn\'t exist')
+        return [_profile(rows[name]) for name in wanted]
+
+    async def list(self, project: str) -> list[api.Profile]:
         """Return the project's profiles by name."""
         async with self._db.read() as session:
+            rows = await queries.all_of(session, project)
             users = await queries.users(session, project)
-            return [_profile(row, users) for row in await queries.all_of(session, project)]
+        return [_object(row, users.get(row.id, [])) for row in rows]
 
     async def get(self, project: str, name: str) -> tuple[api.Profile, object]:
         """Return a profile and its writable part. Raises NotFound."""
         async with self._db.read() as session:
             row = await _find(session, project, name)
-            users = await queries.users(session, project, row.id)
-            return _profile(row, users), _writable(row)
+            users = await queries.users(session, project)
+        return _object(row, users.get(row.id, [])), _writable(row)
 
     async def create(self, project: str, wish: api.ProfilesPost) -> None:
         """Make a profile. Raises BadRequest, InvalidConfig, Failed when its name is taken."""
-        name = check_profile_name(wish.name)
-        config, given = _checked(wish.config or {}, wish.devices or {})
-        async with self._db.write() as session:
+        if project != DEFAULT_PROJECT:
+            raise NotFound("Project not found")
+        name = names.check_profile_name(wish.name)
+        config, given = _checked(wish)
+        async with self._changing, self._db.write() as session:
             if await queries.find(session, project, name) is not None:
-                raise Failed(f'Error inserting "{name}" into database: The profile already exists')
+                raise Failed(
+                    f'Error inserting "{name}" into database: The profile already exists: '
+                    "use another name, or change that profile"
+                )
             session.add(
                 ProfileRow(
                     project=project,
@@ -89,69 +95,73 @@ class Profiles:
                     description=wish.description,
                     config=config,
                     devices=given,
-                )  # fmt: skip
+                )
             )
         self._tell("profile-created", project, name)
 
-    async def put(self, project: str, name: str, wish: api.ProfilePut) -> None:
-        """Replace a profile's writable part. Raises NotFound, InvalidConfig; Failed when users of
-        it could not be changed.
-        """
-        config, given = _checked(wish.config or {}, wish.devices or {})
-        async with self._db.write() as session:
-            row = await _find(session, project, name)
-            row.description, row.config, row.devices = wish.description, config, given
-        self._tell("profile-updated", project, name)
-        await self.on_change(project, name)
+    async def put(self, project: str, name: str, wish: api.ProfilePut, check: Check) -> None:
+        """Replace a profile's writable part and apply it to its users.
 
-    async def patch(self, project: str, name: str, wish: api.ProfilePatch) -> None:
-        """Change what is given. Raises as `put`."""
-        found, _ = await self.get(project, name)
-        config = found.config
-        if wish.config is not UNSET:
-            config = merge_patch(found.config, wish.config)
-        given = (
-            found.devices if wish.devices is UNSET else {**found.devices, **(wish.devices or {})}
-        )
-        description = found.description if wish.description is UNSET else wish.description
-        await self.put(
-            project,
-            name,
-            api.ProfilePut(description=description, config=config, devices=given),
-        )
+        Raises NotFound, PreconditionFailed, InvalidConfig; BadRequest when a user could not live
+        with it; Failed naming the users that did not take the change, which is kept.
+        """
+        await self._change(project, name, lambda _: wish, check)
+
+    async def patch(self, project: str, name: str, wish: api.ProfilePatch, check: Check) -> None:
+        """Change what is given; otherwise like `put`."""
+        await self._change(project, name, lambda row: _patched(row, wish), check)
 
     async def rename(self, project: str, name: str, new_name: str) -> None:
-        """Rename a profile; its users keep it. Raises Forbidden, NotFound, Conflict."""
-        if name == DEFAULT:
+        """Give a profile another name; its users keep it. Raises NotFound, Forbidden, Conflict."""
+        if name == _DEFAULT:
             raise Forbidden('The "default" profile cannot be renamed')
-        check_profile_name(new_name)
-        async with self._db.write() as session:
+        names.check_profile_name(new_name)
+        async with self._changing, self._db.write() as session:
             row = await _find(session, project, name)
             if await queries.find(session, project, new_name) is not None:
                 raise Conflict(f'Name "{new_name}" already in use')
             row.name = new_name
-        context = {"old_name": name}
-        self._lifecycle.emit("profile-renamed", f"/1.0/profiles/{new_name}", project, context)
-        await self.on_change(project, name)
+        if self.on_change is not None:
+            await self.on_change(project, name)  # users are still known by the old name
+        self._tell("profile-renamed", project, new_name, {"old_name": name})
 
     async def delete(self, project: str, name: str) -> None:
-        """Delete a profile that nobody uses. Raises Forbidden, NotFound, Failed."""
-        if name == DEFAULT:
+        """Remove a profile. Raises NotFound, Forbidden, Failed when instances use it."""
+        if name == _DEFAULT:
             raise Forbidden('The "default" profile cannot be deleted')
-        async with self._db.write() as session:
+        async with self._changing, self._db.write() as session:
             row = await _find(session, project, name)
-            if users := await queries.users(session, project, row.id):
-                names = ", ".join(instance for _, instance in users[:5])
-                raise Failed(f"Profile is currently in use: by {names}; remove it from them first")
+            users = await queries.instances_with(session, row.id)
+            if users:
+                raise Failed(
+                    f'Profile is currently in use: remove "{name}" from '
+                    f"{_some([each.name for each in users])} first"
+                )
             await session.delete(row)
         self._tell("profile-deleted", project, name)
 
-    def _tell(self, action: str, project: str, name: str) -> None:
-        self._lifecycle.emit(action, f"/1.0/profiles/{name}", project)
+    async def _change(self, project: str, name: str, change: Change, check: Check) -> None:
+        async with self._changing, self._db.write() as session:
+            row = await _find(session, project, name)
+            check(_writable(row))
+            wish = change(row)
+            config, given = _checked(wish)
+            for user in await queries.instances_with(session, row.id):
+                _check_user(user, row.id, config, given)
+            row.config, row.devices, row.description = config, given, wish.description
+        self._tell("profile-updated", project, name)
+        if self.on_change is not None:
+            await self.on_change(project, name)
+
+    def _tell(
+        self, action: str, project: str, name: str, context: Mapping[str, str] | None = None
+    ) -> None:
+        path = f"/1.0/profiles/{quote(name, safe='')}"
+        self._lifecycle.emit(action, path, project, context)
 
 
-async def _nothing(_project: str, _name: str) -> None:
-    """Nobody wants to hear of changes."""
+def _builtin(pool: str, network: str) -> list[Profile]:
+    return [builtin.load(name, pool=pool, network=network) for name in builtin.names()]
 
 
 async def _find(session: AsyncSession, project: str, name: str) -> ProfileRow:
@@ -161,26 +171,72 @@ async def _find(session: AsyncSession, project: str, name: str) -> ProfileRow:
     return row
 
 
-def _checked(
-    config: Mapping[str, str], given: Mapping[str, Mapping[str, str]]
-) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return config and devices as they are stored. Raises InvalidConfig, NotSupported."""
-    kept = {key: value for key, value in config.items() if value != ""}
-    keys.validate(kept, profile=True)
-    devices.validate(given)
-    return kept, {name: dict(device) for name, device in given.items()}
+def _row(project: str, profile: Profile) -> ProfileRow:
+    return ProfileRow(
+        project=project,
+        name=profile.name,
+        description=profile.description,
+        config=dict(profile.config),
+        devices={name: dict(device) for name, device in profile.devices.items()},
+    )
 
 
-def _writable(row: ProfileRow) -> object:
+def _profile(row: ProfileRow) -> Profile:
+    return Profile(row.name, row.config, row.devices, row.description)
+
+
+def _object(row: ProfileRow, users: Sequence[tuple[str, str]]) -> api.Profile:
+    return api.Profile(
+        config=row.config,
+        description=row.description,
+        devices=row.devices,
+        name=row.name,
+        used_by=[url(f"/1.0/instances/{name}", project) for project, name in users],
+    )
+
+
+def _writable(row: ProfileRow) -> list[object]:
     return [row.config, row.description, row.devices]
 
 
-def _profile(row: ProfileRow, users: Sequence[tuple[int, str]]) -> api.Profile:
-    mine = (name for profile, name in users if profile == row.id)
-    return api.Profile(
-        name=row.name,
-        description=row.description,
-        config=row.config,
-        devices=row.devices,
-        used_by=[url(f"/1.0/instances/{name}", row.project) for name in mine],
+def _checked(wish: api.ProfilePut) -> tuple[api.Config, api.Devices]:
+    """Return config without unset keys, and devices. Raises InvalidConfig, NotSupported."""
+    keys.validate(wish.config or {}, profile=True)
+    given = wish.devices or {}
+    devices.validate(given)
+    return {key: value for key, value in (wish.config or {}).items() if value != ""}, given
+
+
+def _patched(row: ProfileRow, wish: api.ProfilePatch) -> api.ProfilePut:
+    given = {} if wish.devices is UNSET else (wish.devices or {})
+    return api.ProfilePut(
+        config=merge_patch(row.config, None if wish.config is UNSET else wish.config),
+        description=row.description if wish.description is UNSET else wish.description,
+        devices={**row.devices, **given},
     )
+
+
+def _check_user(user: InstanceRow, profile_id: int, config: api.Config, given: api.Devices) -> None:
+    """Raise BadRequest when an instance could not be with the changed profile."""
+    used = [each.profile for each in user.profiles]
+    before = expand_devices([each.devices for each in used], user.devices)
+    after = expand_devices(
+        [given if each.id == profile_id else each.devices for each in used], user.devices
+    )
+    together = expand_config(
+        [config if each.id == profile_id else each.config for each in used], user.config
+    )
+    try:
+        keys.validate_expanded(together)
+        devices.validate(after, expanded=True, instance=user.name)
+        if root_device(before)[1]["pool"] != root_device(after)[1]["pool"]:
+            raise InvalidConfig("its root disk cannot go to another storage pool by this")
+    except LxpyError as error:
+        raise BadRequest(
+            f'Instance "{user.name}" uses this profile and cannot be changed so: {error}'
+        ) from error
+
+
+def _some(found: Sequence[str]) -> str:
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return ", ".join(f'"{each}"' for each in found[:5]) + more

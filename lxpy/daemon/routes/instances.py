@@ -56,7 +56,7 @@ class Handlers:
 
     async def create(self, request: web.Request) -> web.Response:
         """Create an instance."""
-        if request.content_type == "application/octet-stream":
+        if request.headers.get("Content-Type", "").startswith("application/octet-stream"):
             raise BadRequest("Importing a backup is not in this version of lxpy")
         if request.query.get("target"):
             raise BadRequest("Target only allowed when clustered")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from urllib.parse import quote
+
 from aiohttp import web
 
 from lxpy.api import profiles as api
@@ -14,66 +17,62 @@ _PATH = "/1.0/profiles"
 class Handlers:
     """The handlers."""
 
-    def __init__(self, service: Profiles) -> None:
-        self._service = service
+    def __init__(self, profiles: Profiles) -> None:
+        self._profiles = profiles
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        return http.listing(request, _PATH, await self._service.list(http.project(request)))
+        return http.listing(request, _PATH, await self._profiles.list(http.project(request)))
 
     async def create(self, request: web.Request) -> web.Response:
-        """Make a profile."""
-        wish = await http.body(request, api.ProfilesPost)
-        await self._service.create(http.project(request), wish)
-        return http.created(f"{_PATH}/{wish.name}", http.project(request))
+        """Create a profile."""
+        wish, project = await http.body(request, api.ProfilesPost), http.project(request)
+        await self._profiles.create(project, wish)
+        return http.created(f"{_PATH}/{quote(wish.name, safe='')}", project)
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one profile."""
         name = http.segment(request, "name")
-        found, writable = await self._service.get(http.project(request), name)
+        found, writable = await self._profiles.get(http.project(request), name)
         return http.sync(found, etag_of=writable)
 
     async def put(self, request: web.Request) -> web.Response:
         """Replace a profile's writable part."""
-        project, name = await self._matching(request)
-        await self._service.put(project, name, await http.body(request, api.ProfilePut))
+        wish = await http.body(request, api.ProfilePut)
+        check = partial(http.check_match, request)
+        name = http.segment(request, "name")
+        await self._profiles.put(http.project(request), name, wish, check)
         return http.empty()
 
     async def patch(self, request: web.Request) -> web.Response:
         """Change what is given."""
-        project, name = await self._matching(request)
-        await self._service.patch(project, name, await http.body(request, api.ProfilePatch))
+        wish = await http.body(request, api.ProfilePatch)
+        check = partial(http.check_match, request)
+        name = http.segment(request, "name")
+        await self._profiles.patch(http.project(request), name, wish, check)
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
         """Rename a profile."""
-        project, name = http.project(request), http.segment(request, "name")
-        wish = await http.body(request, api.ProfilePost)
-        await self._service.rename(project, name, wish.name)
-        return http.created(f"{_PATH}/{wish.name}", project)
+        wish, project = await http.body(request, api.ProfilePost), http.project(request)
+        await self._profiles.rename(project, http.segment(request, "name"), wish.name)
+        return http.created(f"{_PATH}/{quote(wish.name, safe='')}", project)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a profile."""
-        await self._service.delete(http.project(request), http.segment(request, "name"))
+        await self._profiles.delete(http.project(request), http.segment(request, "name"))
         return http.empty()
 
-    async def _matching(self, request: web.Request) -> tuple[str, str]:
-        project, name = http.project(request), http.segment(request, "name")
-        _, writable = await self._service.get(project, name)
-        http.check_match(request, writable)
-        return project, name
 
-
-def routes(service: Profiles) -> list[web.RouteDef]:
+def routes(profiles: Profiles) -> list[web.RouteDef]:
     """Return the routes of profiles."""
-    handlers = Handlers(service)
-    one = _PATH + "/{name}"
+    handlers = Handlers(profiles)
     return [
         web.get(_PATH, handlers.list),
         web.post(_PATH, handlers.create),
-        web.get(one, handlers.get),
-        web.put(one, handlers.put),
-        web.patch(one, handlers.patch),
-        web.post(one, handlers.rename),
-        web.delete(one, handlers.delete),
+        web.get(f"{_PATH}/{{name}}", handlers.get),
+        web.put(f"{_PATH}/{{name}}", handlers.put),
+        web.patch(f"{_PATH}/{{name}}", handlers.patch),
+        web.post(f"{_PATH}/{{name}}", handlers.rename),
+        web.delete(f"{_PATH}/{{name}}", handlers.delete),
     ]

@@ -1,0 +1,171 @@
+"""Nics of instances: which network each is on, and what must hold before one is attached."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from lxpy.db.rows import ProfileRow
+from lxpy.errors import InvalidConfig, LxpyError
+from lxpy.events.lifecycle import url
+from lxpy.instances.devices import nic as devices
+from lxpy.instances.devices.base import refused
+from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.model import DEFAULT_PROJECT, Instance
+from lxpy.networks.keys import Bridge
+from lxpy.networks.nic import Nic
+from lxpy.networks.ports import check_supported
+
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A nic and where it is: on a managed `network`, or on the bridge `parent` of somebody else."""
+
+    network: str
+    parent: str
+    nic: Nic
+
+
+def nic_devices(instance: Instance) -> dict[str, Options]:
+    """Return the nic devices of an instance by name."""
+    found = instance.expanded_devices.items()
+    return {name: device for name, device in found if device.get("type") == "nic"}
+
+
+def placed(instance: Instance, plan: NicPlan) -> Placed:
+    """Return a planned nic as networks need to know it."""
+    name, project = instance.name, instance.project
+    return Placed(
+        plan.network,
+        plan.parent,
+        Nic(
+            instance=instance.unique_name,
+            hostname=name if project == DEFAULT_PROJECT else f"{name}-{project}",
+            device=plan.device,
+            name=plan.name,
+            hwaddr=plan.hwaddr,
+            host_name=plan.host_name,
+            mtu=plan.mtu,
+            ipv4=plan.ipv4,
+            ipv6=plan.ipv6,
+            options=plan.options,
+        ),
+    )
+
+
+def nics_of(instance: Instance) -> Iterator[Placed]:
+    """Yield the nics of an instance; one that was never started may lack a MAC still."""
+    given = {
+        name: device
+        for name, device in nic_devices(instance).items()
+        if device.get("hwaddr") or instance.config.get(f"volatile.{name}.hwaddr")
+    }
+    for plan in devices.plan(instance.config, given):
+        yield placed(instance, plan)
+
+
+def hwaddrs(instances: Iterable[Instance]) -> Iterator[str]:
+    """Yield every MAC that instances have."""
+    for instance in instances:
+        for name, device in nic_devices(instance).items():
+            found = device.get("hwaddr") or instance.config.get(f"volatile.{name}.hwaddr")
+            if found:
+                yield found.lower()
+
+
+def uses(device: Options, network: str) -> bool:
+    """Tell whether a device is a nic on a network, or on a bridge of that name."""
+    if device.get("type") != "nic":
+        return False
+    return network in (device.get("network"), device.get("parent"))
+
+
+def used_by(
+    network: str, instances: Iterable[Instance], profiles: Iterable[ProfileRow]
+) -> list[str]:
+    """Return the URLs of the instances and profiles with a nic on a network."""
+    found = [
+        url(f"/1.0/instances/{quote(each.name)}", each.project)
+        for each in instances
+        if any(uses(device, network) for device in each.expanded_devices.values())
+    ]
+    found += [
+        url(f"/1.0/profiles/{quote(each.name, safe='')}", each.project)
+        for each in profiles
+        if any(uses(device, network) for device in each.devices.values())
+    ]
+    return found
+
+
+def check(
+    instance: Instance,
+    plans: Iterable[NicPlan],
+    networks: Mapping[str, Options],
+    others: Iterable[Instance],
+) -> None:
+    """Raise, in LXD's words, when a nic does not fit its network, or another instance has its
+    address; `networks` are the configs of the managed ones. Raises InvalidConfig, NotSupported.
+    """
+    neighbours = [
+        each for other in others if other.unique_name != instance.unique_name
+        for each in nics_of(other)
+    ]  # fmt: skip
+    for plan in plans:
+        here = placed(instance, plan)
+        try:
+            check_supported(here.nic)
+            if here.network:
+                if here.network not in networks:
+                    raise InvalidConfig(
+                        f'Error loading network config for "{here.network}": Network not found'
+                    )
+                _check_addresses(here.nic, Bridge(here.network, networks[here.network]))
+            _check_unique(here, neighbours)
+        except LxpyError as error:
+            raise refused(plan.device, error) from error
+
+
+def _check_addresses(nic: Nic, network: Bridge) -> None:
+    for family, text, own in (("ipv4", nic.ipv4, network.ipv4), ("ipv6", nic.ipv6, network.ipv6)):
+        if text in ("", "none"):
+            continue
+        dhcp = network.flag(f"{family}.dhcp")
+        stateful = family == "ipv4" or network.flag("ipv6.dhcp.stateful")
+        filtered = nic.flag(f"security.{family}_filtering")
+        if own is None or not ((dhcp and stateful) or filtered):
+            keys = "DHCP is" if family == "ipv4" else 'DHCP or "ipv6.dhcp.stateful" are'
+            raise InvalidConfig(
+                f'Cannot specify "{family}.address" when {keys} disabled (unless using '
+                f'security.{family}_filtering) on network "{network.name}"'
+            )
+        address = ipaddress.ip_address(text)
+        if address not in own.network:
+            raise InvalidConfig(
+                f'Device IP address "{text}" not within network "{network.name}" subnet '
+                f"{own.network}"
+            )
+        if address == own.ip:
+            raise InvalidConfig(
+                f'Device IP address "{text}" is the address of network "{network.name}" itself'
+            )
+
+
+def _check_unique(here: Placed, neighbours: Iterable[Placed]) -> None:
+    for other in neighbours:
+        if (other.network, other.parent) != (here.network, here.parent):
+            continue
+        if other.nic.hwaddr == here.nic.hwaddr:
+            raise InvalidConfig(
+                f'MAC address "{here.nic.hwaddr}" already defined on another NIC: of instance '
+                f'"{other.nic.instance}"'
+            )
+        for mine, theirs in ((here.nic.ipv4, other.nic.ipv4), (here.nic.ipv6, other.nic.ipv6)):
+            if mine not in ("", "none") and mine == theirs:
+                raise InvalidConfig(
+                    f'IP address "{mine}" already defined on another NIC: of instance '
+                    f'"{other.nic.instance}"'
+                )
