@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,19 +22,33 @@ async def all_of(session: AsyncSession, project: str) -> Sequence[ProfileRow]:
     return (await session.execute(query)).scalars().all()
 
 
-async def users(
-    session: AsyncSession, project: str, profile_id: int | None = None
-) -> Sequence[tuple[int, str]]:
-    """Return (profile's id, instance's name) of the project's instances, of one profile or all."""
+async def users(session: AsyncSession, project: str) -> dict[int, list[str]]:
+    """Return the names of the project's instances that use each profile, by the profile's id."""
     query = (
         select(InstanceProfileRow.profile_id, InstanceRow.name)
         .join(InstanceRow, InstanceRow.id == InstanceProfileRow.instance_id)
         .where(InstanceRow.project == project)
         .order_by(InstanceRow.name)
     )
-    if profile_id is not None:
-        query = query.where(InstanceProfileRow.profile_id == profile_id)
-    return [(id, name) for id, name in (await session.execute(query)).all()]
+    found: dict[int, list[str]] = {}
+    for profile_id, name in await session.execute(query):
+        found.setdefault(profile_id, []).append(name)
+    return found
+
+
+async def instances_with(session: AsyncSession, profile_id: int) -> Sequence[InstanceRow]:
+    """Return the instances that use a profile, by name."""
+    ids = select(InstanceProfileRow.instance_id).where(InstanceProfileRow.profile_id == profile_id)
+    query = select(InstanceRow).where(InstanceRow.id.in_(ids)).order_by(InstanceRow.name)
+    return (await session.execute(query)).scalars().all()
+
+
+async def named(
+    session: AsyncSession, project: str, names: Collection[str]
+) -> dict[str, ProfileRow]:
+    """Return those of the profiles `names` that exist, by name."""
+    query = select(ProfileRow).where(ProfileRow.project == project, ProfileRow.name.in_(names))
+    return {row.name: row for row in (await session.execute(query)).scalars()}
 
 
 async def everything(session: AsyncSession) -> Sequence[ProfileRow]:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from lxpy import profiles as builtin
 from lxpy.api import profiles as api
+from lxpy.api.instances import Config, Devices
 from lxpy.db import profiles as queries
 from lxpy.db.engine import Database
 from lxpy.db.rows import InstanceRow, ProfileRow
@@ -185,13 +186,13 @@ def _profile(row: ProfileRow) -> Profile:
     return Profile(row.name, row.config, row.devices, row.description)
 
 
-def _object(row: ProfileRow, users: Sequence[tuple[str, str]]) -> api.Profile:
+def _object(row: ProfileRow, users: Sequence[str]) -> api.Profile:
     return api.Profile(
         config=row.config,
         description=row.description,
         devices=row.devices,
         name=row.name,
-        used_by=[url(f"/1.0/instances/{name}", project) for project, name in users],
+        used_by=[url(f"/1.0/instances/{name}", row.project) for name in users],
     )
 
 
@@ -199,7 +200,7 @@ def _writable(row: ProfileRow) -> list[object]:
     return [row.config, row.description, row.devices]
 
 
-def _checked(wish: api.ProfilePut) -> tuple[api.Config, api.Devices]:
+def _checked(wish: api.ProfilePut) -> tuple[Config, Devices]:
     """Return config without unset keys, and devices. Raises InvalidConfig, NotSupported."""
     keys.validate(wish.config or {}, profile=True)
     given = wish.devices or {}
@@ -216,7 +217,7 @@ def _patched(row: ProfileRow, wish: api.ProfilePatch) -> api.ProfilePut:
     )
 
 
-def _check_user(user: InstanceRow, profile_id: int, config: api.Config, given: api.Devices) -> None:
+def _check_user(user: InstanceRow, profile_id: int, config: Config, given: Devices) -> None:
     """Raise BadRequest when an instance could not be with the changed profile."""
     used = [each.profile for each in user.profiles]
     before = expand_devices([each.devices for each in used], user.devices)
