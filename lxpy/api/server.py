@@ -1,0 +1,86 @@
+"""The server itself: `/1.0`, `/1.0/cluster`, `/1.0/projects`, `/1.0/certificates`.
+
+Source: LXD docs, "REST API", "Server".
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+Config = dict[str, str]
+#: clients send strings; Go's client tolerates numbers and booleans, so must a server
+Values = dict[str, str | int | bool | float]
+
+
+class StorageDriver(Struct, kw_only=True, rename="pascal"):
+    """A storage driver that this build has; its keys are capitalised on the wire."""
+
+    name: str
+    version: str
+    remote: bool
+
+
+class Environment(Struct, kw_only=True):
+    """What the server is and runs on; feature maps hold "true" or "false"."""
+
+    addresses: list[str]
+    architectures: list[str]
+    certificate: str
+    certificate_fingerprint: str
+    driver: str
+    driver_version: str
+    firewall: str
+    kernel: str
+    kernel_architecture: str
+    kernel_features: dict[str, str]
+    kernel_version: str
+    lxc_features: dict[str, str]
+    os_name: str
+    os_version: str
+    project: str
+    server: str
+    server_clustered: bool
+    server_event_mode: str
+    server_name: str
+    server_pid: int
+    server_version: str
+    storage: str
+    storage_version: str
+    storage_supported_drivers: list[StorageDriver]
+    lxpy_version: str
+
+
+class Server(Struct, kw_only=True):
+    """What a trusted client sees of `/1.0`."""
+
+    api_extensions: list[str]
+    api_status: str
+    api_version: str
+    auth: str
+    public: bool
+    auth_methods: list[str]
+    config: Config
+    environment: Environment
+
+
+class ServerPut(Struct, kw_only=True):
+    """Server config: what is missing is unset by PUT, stays with PATCH."""
+
+    config: Values | None = None
+
+
+class Cluster(Struct, kw_only=True):
+    """What a server that is in no cluster says of it."""
+
+    server_name: str = ""
+    enabled: bool = False
+    member_config: list[dict[str, str]] = field(default_factory=list)
+
+
+class Project(Struct, kw_only=True):
+    """A project; `used_by` are URLs of all that is in it."""
+
+    config: Config
+    description: str
+    name: str
+    used_by: list[str]
