@@ -24,7 +24,9 @@ _ALL = {
     "freeze": ("Running", "Ready"),
     "unfreeze": ("Frozen",),
 }
-_PAST = {
+#: Errors that say all there is to say.
+_NO_LOG = ("The instance is already ", "The container isn't running")
+_VERBS = {
     "start": "start",
     "stop": "stop",
     "restart": "restart",
@@ -164,7 +166,7 @@ def _act(
         client, name = targets[0]
         change_state(client, name, body)
         return attach(client, name, console) if console else 0
-    return _report(targets, body, _PAST[action])
+    return _report(targets, body, _VERBS[action])
 
 
 def _everything(session: Session, action: str) -> list[tuple[Client, str]]:
@@ -178,6 +180,8 @@ def change_state(client: Client, name: str, body: dict[str, Any]) -> None:
     try:
         client.change("PUT", f"/1.0/instances/{quote(name)}/state", _fitting(client, name, body))
     except OperationFailed as error:
+        if str(error).startswith(_NO_LOG):
+            raise
         raise Refused(
             f"{error}\nTry `lxpy info --show-log {name}` for more info", error.code
         ) from error
@@ -207,8 +211,8 @@ def _report(targets: list[tuple[Client, str]], body: dict[str, Any], verb: str) 
         done = client.wait(operation)
         if done["status_code"] != 200:
             errors.append((name, Refused(done.get("err") or done["status"])))
-    for name, error in sorted(errors, key=lambda each: each[0]):
-        print(f"{name}: error: {error}", file=sys.stderr)
+    for name, failure in sorted(errors, key=lambda each: each[0]):
+        print(f"{name}: error: {failure}", file=sys.stderr)
     if errors:
         print(f"\nError: Some instances failed to {verb}", file=sys.stderr)
     return int(bool(errors))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     #: Called with the metadata of an operation that goes on.
     Watcher = Callable[[Json], None]
+else:
+    Json = dict
 
 _SUCCESS = 200
 

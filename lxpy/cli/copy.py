@@ -1,0 +1,156 @@
+"""`lxpy copy`, `lxpy move` and `lxpy rename`, all within one server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lxpy.cli.declare import argument, command, flag, names, option, target_option
+from lxpy.cli.delete import path_of
+from lxpy.cli.session import Session
+from lxpy.cli.target import overrides, pairs, split_snapshot
+from lxpy.client.client import Client, Json
+from lxpy.errors import BadRequest, NotSupported
+
+
+@command(None, "copy", short_help="Copy instances")
+@argument("source", "[<remote>:]<source>[/<snapshot>]", shell_complete=names("instances"))
+@argument("destination", "[[<remote>:]<destination>]")
+@flag("--allow-inconsistent", help="Ignore copy errors for volatile files")
+@option("-c", "--config", multiple=True, metavar="KEY=VALUE", help="Config for the new instance")
+@option(
+    "-d",
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="DEVICE,KEY=VALUE",
+    help="New key/value to apply to a specific device",
+)
+@flag("-e", "--ephemeral", help="Ephemeral instance")
+@flag("--instance-only", help="Copy the instance without its snapshots")
+@flag("--no-profiles", help="Create the instance with no profiles applied")
+@option(
+    "-p", "--profile", "profiles", multiple=True, metavar="PROFILE", help="Profile for the new one"
+)
+@flag("--refresh", help="Perform an incremental copy")
+@flag("--stateless", help="Copy a stateful instance stateless")
+@option("-s", "--storage", default="", metavar="POOL", help="Storage pool name")
+@option("--target-project", default="", metavar="NAME", help="Copy to a project")
+@target_option()
+def copy(session: Session, source: str, destination: str | None, **options: Any) -> None:
+    """Copy instances and snapshots within a server."""
+    client, name = session.server(source)
+    wanted = _same_server(session, client, destination) if destination else ""
+    body = _definition(client, name, options)
+    body["name"] = wanted
+    body["source"] = {
+        "type": "copy",
+        "source": name,
+        "project": client.project,
+        "instance_only": options["instance_only"],
+        "container_only": options["instance_only"],
+        "refresh": options["refresh"],
+        "live": not options["stateless"] and bool(body.get("stateful")),
+        "allow_inconsistent": options["allow_inconsistent"],
+    }
+    if options["target_project"]:
+        client = _in_project(session, source, options["target_project"])
+    done = client.change("POST", "/1.0/instances", body)
+    if not wanted:
+        made = str(done["resources"]["instances"][0]).partition("?")[0].rpartition("/")[2]
+        session.say(f"Instance name is: {made}")
+
+
+def _same_server(session: Session, client: Client, destination: str) -> str:
+    """Return the name in a destination on the same server. Raises NotSupported."""
+    other, name = session.server(destination)
+    if other.path != client.path:
+        raise NotSupported("This version copies and moves within one server only")
+    return name
+
+
+def _in_project(session: Session, source: str, project: str) -> Client:
+    remote, _ = session.parse(source)
+    client = remote.client(project, trace=session.trace)
+    client.watcher = session.client(remote).watcher
+    return client
+
+
+def _definition(client: Client, name: str, options: dict[str, Any]) -> Json:
+    """Return the source's own definition, changed as the flags say. Raises Refused."""
+    found = client.get(path_of(name))
+    kept = ("architecture", "config", "devices", "ephemeral", "profiles", "stateful", "description")
+    body = {key: found[key] for key in kept if key in found}
+    body["config"] = {
+        key: value
+        for key, value in (found["config"] or {}).items()
+        if not key.startswith("volatile.") or key == "volatile.base_image"
+    } | pairs(options["config"])
+    expanded = found.get("expanded_devices") or {}
+    devices: dict[str, dict[str, str]] = {**(found["devices"] or {})}
+    for device, changes in overrides(options["devices"]).items():
+        devices[device] = {**(devices.get(device) or expanded.get(device) or {}), **changes}
+    if pool := options["storage"]:
+        root = next((key for key, each in expanded.items() if each.get("path") == "/"), "root")
+        devices[root] = {"type": "disk", "path": "/", **expanded.get(root, {}), "pool": pool}
+    body["devices"] = devices
+    body["ephemeral"] = bool(options["ephemeral"])
+    if options["no_profiles"]:
+        body["profiles"] = []
+    elif options["profiles"]:
+        body["profiles"] = list(options["profiles"])
+    return body
+
+
+@command(None, "move", short_help="Rename or move instances")
+@argument("source", "[<remote>:]<instance>[/<snapshot>]", shell_complete=names("instances"))
+@argument("destination", "[<remote>:][<instance>[/<snapshot>]]")
+@flag("--instance-only", help="Move the instance without its snapshots")
+@option("-s", "--storage", default="", metavar="POOL", help="Storage pool name")
+@option("--target-project", default="", metavar="NAME", help="Move to a project")
+@target_option()
+def move(
+    session: Session,
+    source: str,
+    destination: str | None,
+    instance_only: bool,
+    storage: str,
+    target_project: str,
+) -> None:
+    """Rename an instance or snapshot, or move an instance to another pool or project.
+
+    \b
+    lxpy move <old name> <new name>
+    lxpy move <instance> --storage <pool>
+    """
+    client, name = session.server(source)
+    wanted = _same_server(session, client, destination) if destination else name
+    if not (storage or target_project):
+        if wanted == name:
+            raise click.MissingParameter(ctx=click.get_current_context(), param_type="argument")
+        _rename(client, name, wanted)
+        return
+    body: Json = {"name": wanted, "migration": True, "live": True, "instance_only": instance_only}
+    if storage:
+        body["pool"] = storage
+    if target_project:
+        body["project"] = target_project
+    client.change("POST", path_of(name), body)
+
+
+@command(None, "rename", short_help="Rename instances and snapshots")
+@argument("source", "[<remote>:]<instance>[/<snapshot>]", shell_complete=names("instances"))
+@argument("destination", "<instance>[/<snapshot>]", required=True)
+def rename(session: Session, source: str, destination: str) -> None:
+    """Rename instances and snapshots."""
+    client, name = session.server(source)
+    _rename(client, name, _same_server(session, client, destination))
+
+
+def _rename(client: Client, old: str, new: str) -> None:
+    instance, snapshot = split_snapshot(old)
+    new_instance, new_snapshot = split_snapshot(new)
+    if bool(snapshot) != bool(new_snapshot) or (snapshot and instance != new_instance):
+        raise BadRequest(f"Can't rename {old} to {new}: snapshots stay with their instance")
+    client.change("POST", path_of(old), {"name": new_snapshot or new_instance})
