@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import socket
-import struct
-import termios
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lxpy.errors import Failed, Unavailable
-from lxpy.runtime import frames, supervisor
+from lxpy.runtime import connection, frames, inits
 from lxpy.runtime.cgroups import Layout, Root
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
+from lxpy.runtime.process import Console, Process, pipes
 from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Spec, encode
 from lxpy.runtime.usage import Meter, Usage
 
@@ -30,7 +28,6 @@ __all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "Supe
            "Usage"]  # fmt: skip
 
 Reason = Literal["reboot", "poweroff", "exit", "crash"]
-_SPAWN_TIMEOUT_S = 10.0
 _FREEZE_TIMEOUT_S = 10.0
 
 
@@ -57,87 +54,6 @@ class Exit:
     reason: Reason
     status: int
     text: str
-
-
-class Process:
-    """A command in an instance. `fds` are our ends: "stdin", "stdout", "stderr", or "pty".
-
-    The supervisor holds copies of them, so that the command outlives us: whoever is done with one
-    says `close`, else the command never sees its end.
-    """
-
-    def __init__(self, runtime: Runtime, identifier: str, name: str, fds: dict[str, int]) -> None:
-        self.id = identifier
-        self.name = name
-        self.pid = 0
-        self.start_time = 0
-        self.not_executed = False  # its exit code, 126 or 127, is ours then
-        self.fds = fds
-        self._runtime = runtime
-        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> int:
-        """Wait for the exit code: 128+n for signal n, 127 not found, 126 not executable."""
-        return await asyncio.shield(self._ended)
-
-    @property
-    def ended(self) -> bool:
-        """Tell whether the command has ended."""
-        return self._ended.done()
-
-    async def signal(self, number: int) -> None:
-        """Send a signal to the command. Raises StartFailed when it has ended."""
-        await self._runtime.link.request("exec-signal", exec=self.id, signal=number)
-
-    def resize(self, width: int, height: int) -> None:
-        """Tell the terminal its size."""
-        if "pty" in self.fds:
-            _resize(self.fds["pty"], width, height)
-
-    def close(self, which: str = "") -> None:
-        """Close one of `fds` here and in the supervisor ("" closes all): the other side sees it."""
-        for key in [which] if which else list(self.fds):
-            fd = self.fds.pop(key, -1)
-            if fd >= 0:
-                os.close(fd)
-        with contextlib.suppress(SupervisorLost):
-            if not self._ended.done():
-                self._runtime.link.tell("exec-close", exec=self.id, which=which)
-
-    def finish(self, status: int) -> None:
-        """Note the end (the runtime calls it)."""
-        if not self._ended.done():
-            self._ended.set_result(status)
-
-
-class Console:
-    """One attachment to an instance's console; several may exist at a time."""
-
-    def __init__(self, runtime: Runtime, name: str, sock: socket.socket) -> None:
-        self.name = name
-        self._runtime = runtime
-        self._sock = sock
-
-    async def read(self, size: int = 65536) -> bytes:
-        """Return output, b"" when the instance has ended or we are detached."""
-        try:
-            return await asyncio.get_running_loop().sock_recv(self._sock, size)
-        except OSError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Type. Raises OSError when the console is gone."""
-        await asyncio.get_running_loop().sock_sendall(self._sock, data)
-
-    def resize(self, width: int, height: int) -> None:
-        """Tell the console its size."""
-        self._runtime.link.tell("console-resize", name=self.name, width=width, height=height)
-
-    def detach(self) -> None:
-        """Leave the console to itself. A pending `read` ends. Idempotent."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
 
 
 class _Running:
@@ -191,7 +107,9 @@ class Runtime:
         return [each.held for each in self._running.values()]
 
     async def _connect(self) -> None:
-        sock = await self._open()
+        sock = await connection.reach(
+            self._run_dir, self._root.path, self._log_dir, spawn=self._spawns
+        )
         self._link = Link(sock, self._event, self._lost)
         known, self._running = self._running, {}
         await self._link.request("hello")
@@ -200,40 +118,6 @@ class Runtime:
         for process in list(self._processes.values()):
             if not process.ended:
                 await self._hand_over_process(process)
-
-    async def _open(self) -> socket.socket:
-        path = str(self._run_dir / "supervisor.sock")
-        sock = _try(path)
-        if sock is None and self._spawns:
-            await self._spawn()
-            sock = _try(path)
-        if sock is None:
-            raise Unavailable(f"No supervisor answers at {path}")
-        return sock
-
-    async def _spawn(self) -> None:
-        """Start a supervisor that outlives us, and wait until it listens."""
-        self._run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = self._log_dir / "supervisor.log"
-        argv = supervisor.command(
-            "--run-dir", str(self._run_dir), "--cgroup", self._root.path, "--log", str(log),
-            "--detach",
-        )  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(_SPAWN_TIMEOUT_S):
-                status = await process.wait()
-        except TimeoutError:
-            process.kill()
-            raise Unavailable("The supervisor does not come up") from None
-        if status not in (0, 3):  # 3: another one was quicker
-            assert process.stderr is not None
-            text = (await process.stderr.read()).decode(errors="replace").strip()
-            raise Failed(f"The supervisor cannot start: {text or f'exit status {status}'}")
 
     async def _hand_over(self, name: str, old: _Running) -> None:
         """Give a new supervisor our copies of what its predecessor held."""
@@ -452,6 +336,34 @@ class Runtime:
         """Send a signal to its init."""
         await self.link.request("signal", name=name, signal=signum)
 
+    async def shutdown_init(self, name: str) -> None:
+        """Ask its init to shut down, in the way that this init understands.
+
+        Raises StartFailed when it has ended. That init obeys, nobody knows: see `wait`.
+        """
+        await self._ask(name, self._manners(name).shutdown)
+
+    async def reboot_init(self, name: str) -> None:
+        """Ask its init to reboot: it ends for the reason "reboot". Raises StartFailed."""
+        await self._ask(name, self._manners(name).reboot)
+
+    def _manners(self, name: str) -> inits.Manners:
+        try:
+            return inits.manners(self._find(name).held.pid)
+        except OSError as error:
+            raise StartFailed("find", f"{name} has ended", error.errno) from error
+
+    async def _ask(self, name: str, request: inits.Request) -> None:
+        if request.signal:
+            await self.signal(name, request.signal)
+            return
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            await self.exec(ExecSpec(name, request.command, environment), (null, null, null))
+        finally:
+            os.close(null)
+
     async def wait(self, name: str, timeout_s: float | None) -> bool:
         """Wait for its end; False when the time is over before."""
         running = self._running.get(name)
@@ -516,15 +428,15 @@ class Runtime:
         theirs: list[int] = []
         if not spec.interactive:
             if stdio is None:
-                ours, theirs = _pipes()
+                ours, theirs = pipes()
             else:
                 theirs = [os.dup(fd) for fd in stdio]
         process = Process(self, identifier, spec.name, ours)
         self._processes[identifier] = process
         try:
             message, fds = await self.link.request(
-                "exec", [*theirs, *ours.values()], name=spec.name, exec=identifier, spec=encode(spec),
-                keep=list(ours),
+                "exec", [*theirs, *ours.values()], name=spec.name, exec=identifier,
+                spec=encode(spec), keep=list(ours),
             )  # fmt: skip
         except BaseException:
             self._processes.pop(identifier, None)
@@ -577,24 +489,3 @@ class Runtime:
     async def remove_node(self, name: str, node: Node) -> None:
         """Take a device node away."""
         await self.link.request("hotplug", name=name, action="remove-node", node=encode(node))
-
-
-def _try(path: str) -> socket.socket | None:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        return None
-    return sock
-
-
-def _pipes() -> tuple[dict[str, int], list[int]]:
-    """Make stdin, stdout, stderr: our ends by name, the command's in order."""
-    stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
-    ours = {"stdin": stdin[1], "stdout": stdout[0], "stderr": stderr[0]}
-    return ours, [stdin[0], stdout[1], stderr[1]]
-
-
-def _resize(fd: int, width: int, height: int) -> None:
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))

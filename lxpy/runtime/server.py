@@ -166,9 +166,6 @@ class Supervisor:
     def started(self, start: Start) -> None:
         """Init has been executed."""
         container = start.container
-        previous = [end for end in self.ends if end["name"] == start.name]
-        if any(end["reason"] == "reboot" for end in previous):
-            container.restart_count += 1
         self.containers[start.name] = container
         self.watch(container)
         self.answer(start.request, container.describe(), container.descriptors())
@@ -353,6 +350,8 @@ class Supervisor:
         name = spec["name"]
         if name in self.containers or name in self.starts:
             raise StepFailed("check", f"{name} is already running", 17)
+        # Who starts it again knows of its end.
+        self.ends = [end for end in self.ends if end["name"] != name]
         start = Start(self, message["id"], spec)
         start.container.restart_count = message.get("restart_count", 0)
         self.starts[name] = start
@@ -447,7 +446,7 @@ class Supervisor:
         for end in list(self.ends):
             if end["name"] == message["name"] and end["pid"] == message["pid"]:
                 self.ends.remove(end)
-                if end["name"] not in self.containers:
+                if end["name"] not in self.containers and end["name"] not in self.starts:
                     self.journal.remove(end["name"])
 
     def _hotplug(self, message: Message, fds: list[int]) -> Message | None:
