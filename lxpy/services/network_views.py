@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 
 from lxpy.api import instances as instances_api
@@ -102,7 +102,7 @@ def all_leases(
     network: Bridge,
     reserved: Iterable[Nic],
     lent: Iterable[leases.Lease],
-    hidden: Mapping[str, object],
+    hidden: Collection[str],
 ) -> list[api.Lease]:
     """Return a network's own addresses, those reserved for nics, and those lent to guests.
 
