@@ -84,7 +84,9 @@ class Application:
         )
         self.pools = pools = Pools(self.db, directories.pools, store, locks, lifecycle)
         self.profiles = Profiles(self.db, lifecycle)
-        self.networks = Networks(self.db, directories.networks, locks, lifecycle)
+        self.networks = Networks(
+            self.db, directories.networks, directories.cgroup, store, locks, lifecycle
+        )
         self.images = self._images()
         self.starter = Starter(directories, store, locks, pools, self.networks, self.host)
         self.power = Power(

@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 import click
 import structlog
@@ -85,7 +85,7 @@ class _Background:
         os.setsid()
         os.chdir("/")
 
-    def ready(self, sink: IO[str]) -> None:
+    def ready(self, sink: TextIO) -> None:
         """Let go of the terminal and tell the parent."""
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -103,7 +103,7 @@ class _Background:
         os.close(self._writer)
 
 
-def _open_log(path: Path) -> IO[str]:
+def _open_log(path: Path) -> TextIO:
     try:
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         return path.open("a", buffering=1)
@@ -111,7 +111,7 @@ def _open_log(path: Path) -> IO[str]:
         raise click.ClickException(f"Cannot write the log: {error}") from error
 
 
-def _set_up_logging(level: int, sink: IO[str]) -> None:
+def _set_up_logging(level: int, sink: TextIO) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -127,7 +127,7 @@ def _set_up_logging(level: int, sink: IO[str]) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), stream=sink)
 
 
-async def _serve(options: Options, background: _Background | None, sink: IO[str]) -> None:
+async def _serve(options: Options, background: _Background | None, sink: TextIO) -> None:
     # What the daemon is made of takes a third of a second to import: flags are checked before.
     from lxpy.daemon.app import Application
 

@@ -59,7 +59,7 @@ class Instances:
 
     def list(self, project: str | None) -> Sequence[api.Instance]:
         """Return the instances of a project, None: of all."""
-        return [self._views.object(each) for each in self._store.listed(project)]
+        return [self._views.show(each) for each in self._store.listed(project)]
 
     async def list_full(self, project: str | None) -> Sequence[api.InstanceFull]:
         """Return the instances with their states."""
@@ -68,7 +68,7 @@ class Instances:
     def get(self, project: str, name: str) -> tuple[api.Instance, object]:
         """Return an instance and its writable part. Raises NotFound."""
         instance = self._store.get(project, name)
-        return self._views.object(instance), self._views.writable(instance)
+        return self._views.show(instance), self._views.writable(instance)
 
     async def get_full(self, project: str, name: str) -> tuple[api.InstanceFull, object]:
         """Return an instance with its state, and its writable part. Raises NotFound."""

@@ -17,6 +17,9 @@ from lxpy.services.starting import Starter
 
 Options = Mapping[str, str]
 
+#: options of a nic that say which link it is: with others of these it is another one
+_LINK = frozenset(("type", "network", "nictype", "parent", "name", "hwaddr", "host_name", "mtu"))
+
 
 class Live:
     """Applies what is different between two versions of a running instance."""
@@ -33,16 +36,26 @@ class Live:
         """Make the running `old` into `new`. Raises LxpyError with everything as it was."""
         async with AsyncExitStack() as undo:
             added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
-            for name in [*removed, *changed]:
+            in_place = [name for name in changed if _is_live(old, new, name)]
+            for name in in_place:
+                await self._replug(new, name)
+                undo.push_async_callback(self._replug, old, name)
+            replaced = [name for name in changed if name not in in_place]
+            for name in [*removed, *replaced]:
                 await self._remove(old, name)
                 undo.push_async_callback(self._add, old, name)
-            for name in [*added, *changed]:
+            for name in [*added, *replaced]:
                 await self._add(new, name)
                 undo.push_async_callback(self._remove, new, name)
             if LIMITS.intersection(changed_keys(old.expanded_config, new.expanded_config)):
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
             undo.pop_all()
+
+    async def _replug(self, instance: Instance, name: str) -> None:
+        one = {name: instance.expanded_devices[name]}
+        for nic in devices.plan(instance.config, one).nics:
+            await self._networks.replug(instance, nic)
 
     async def _add(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
@@ -81,6 +94,12 @@ class Live:
         if held is None:
             raise BadRequest("Instance is not running")
         return held.pid
+
+
+def _is_live(old: Instance, new: Instance, name: str) -> bool:
+    """Whether a changed device is a nic that keeps its link."""
+    before, after = old.expanded_devices[name], new.expanded_devices[name]
+    return after.get("type") == "nic" and not _LINK.intersection(changed_keys(before, after))
 
 
 def _check_root(name: str, device: Options) -> None:

@@ -220,7 +220,7 @@ class Power:
                 await self._kill(instance)
             else:
                 await self._shut_down(instance, timeout_s)
-            exit = await future
+            exit: Exit = await future
             self._runtime.acknowledge(exit)
             return exit
         finally:

@@ -31,6 +31,9 @@ from lxpy.services.store import InstanceStore
 from lxpy.storage import Layers, Rootfs, Volume
 from lxpy.threads import in_thread
 
+#: triggers that wait for the next start
+_DEFERRED: dict[str, Trigger] = {"create": "create", "copy": "copy", "rename": "rename"}
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -126,10 +129,8 @@ class Starter:
     async def _files(self, instance: Instance, directory: Path) -> tuple[FileWrite, ...]:
         """Render the image's templates that are due. Raises Failed."""
         known = await in_thread(self._read_templates, directory)
-        pending = instance.config.get("volatile.apply_template")
-        triggers: list[Trigger] = ["start"]
-        if pending in ("create", "copy", "rename"):
-            triggers.insert(0, pending)
+        pending = _DEFERRED.get(instance.config.get("volatile.apply_template", ""))
+        triggers: list[Trigger] = ["start"] if pending is None else [pending, "start"]
         wanted = templates.wanted(known, triggers)
         sources = await in_thread(_read_sources, directory / "templates", wanted)
         return await in_thread(templates.render, known, sources, triggers, instance)
@@ -190,10 +191,11 @@ def _host_nodes(needs: Needs) -> dict[str, HostNode]:
             status = os.stat(path)
         except OSError:
             continue
-        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            number = status.st_rdev
-            kind = "c" if stat.S_ISCHR(status.st_mode) else "b"
-            found[device] = HostNode(kind, os.major(number), os.minor(number))
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        if stat.S_ISCHR(status.st_mode):
+            found[device] = HostNode("c", major, minor)
+        elif stat.S_ISBLK(status.st_mode):
+            found[device] = HostNode("b", major, minor)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from lxpy.api import instances as api
 from lxpy.api.envelope import Status
@@ -29,7 +30,7 @@ class Views:
             return Status.STOPPED
         return Status.FROZEN if instance.unique_name in self._power.frozen else Status.RUNNING
 
-    def object(self, instance: Instance) -> api.Instance:
+    def show(self, instance: Instance) -> api.Instance:
         """Return an instance as `GET /1.0/instances/NAME` shows it."""
         return api.Instance(**self._fields(instance))
 
@@ -80,7 +81,7 @@ class Views:
             list(instance.profiles),
         ]
 
-    def _fields(self, instance: Instance) -> dict[str, object]:
+    def _fields(self, instance: Instance) -> dict[str, Any]:  # arguments by name
         status = self.status(instance)
         return {
             "architecture": instance.architecture,
