@@ -1,0 +1,97 @@
+"""The API extensions that this server honours; clients choose their ways by these names.
+
+A name is listed only where its whole behaviour is there: advertising too much breaks clients more
+than advertising too little. Source: LXD docs, "API extensions".
+"""
+
+from __future__ import annotations
+
+_LISTS = {
+    "instances": "/1.0/instances beside /1.0/containers (daemon.routes.instances)",
+    "container_full": "recursion=2 (services.views)",
+    "instance_get_full": "recursion=1 of one instance (services.instances)",
+    "api_filtering": "filter= of lists (daemon.filters)",
+    "instance_all_projects": "all-projects= (daemon.http)",
+    "instance_bulk_state_change": "PUT /1.0/instances (services.bulk)",
+    "etag": "ETag and If-Match (daemon.http)",
+    "patch": "PATCH of every object that has PUT (daemon.routes)",
+    "usedby_consistency": "used_by are URLs (services)",
+    "profile_usedby": "used_by of profiles (services.profiles)",
+    "entity_description": "description of instances, profiles, networks, pools (api)",
+}
+_EVENTS = {
+    "event_lifecycle": "type lifecycle (events.lifecycle)",
+    "event_location": "location of events (events.bus)",
+    "event_project": "project of events (events.bus)",
+    "operation_description": "description of operations (operations.registry)",
+}
+_INSTANCES = {
+    "console": "attach and log (services.console)",
+    "container_exec_recording": "record-output (services.exec)",
+    "container_exec_signal_handling": "signals on the control socket (services.exec)",
+    "container_exec_user_group_cwd": "user, group, cwd (services.exec)",
+    "container_cpu_time": "cpu.usage of the state (services.views)",
+    "container_disk_shift": "shift of disks (instances.devices.disk)",
+    "container_host_shutdown_timeout": "boot.host_shutdown_timeout (services.startup)",
+    "container_image_properties": "image.* of instances (services.creation)",
+    "container_last_used_at": "last_used_at (services.store)",
+    "container_only_migration": "copies have no snapshots (services.creation)",
+    "container_protection_delete": "security.protection.delete (services.instances)",
+    "container_raw_mount": "raw.mount.options (instances.devices.disk)",
+    "container_stateless_copy": "copies (services.creation)",
+    "container_stop_priority": "boot.stop.priority (instances.boot)",
+    "container_syscall_filtering": "security.syscalls.* (instances.spec)",
+    "id_map": "security.idmap.isolated and size (instances.idmaps)",
+    "id_map_base": "security.idmap.base (instances.idmaps)",
+    "id_map_current": "volatile.idmap.current (services.starting)",
+    "instance_nic_network": "network= of nics (instances.devices.nic)",
+    "kernel_limits": "limits.kernel.* (instances.rlimits)",
+    "linux_sysctl": "linux.sysctl.* (instances.spec)",
+    "unix_device_rename": "source of unix-char and unix-block (instances.devices.unix)",
+}
+_IMAGES = {
+    "image_create_aliases": "aliases of POST (services.images)",
+    "image_profiles": "profiles of images (services.images)",
+    "image_types": "type of images (services.images)",
+}
+_NETWORKS_AND_STORAGE = {
+    "network": "bridges (services.networks)",
+    "network_leases": "leases (services.networks)",
+    "network_state": "state (services.networks)",
+    "storage": "pools (services.storage)",
+    "storage_volatile_initial_source": "volatile.initial_source (storage.pool)",
+}
+_SERVER = {
+    "api_os": "environment.os_name, os_version (services.environment)",
+    "firewall_driver": "environment.firewall (services.environment)",
+    "kernel_features": "environment.kernel_features (services.environment)",
+    "lxc_features": "environment.lxc_features (services.environment)",
+    "server_supported_storage_drivers": "environment.storage_supported_drivers",
+    "projects": 'the project "default", more are refused (services.server)',
+    "resources": "/1.0/resources and those of pools (services.hardware, services.storage)",
+    "resources_cpu_core_die": "services.hardware",
+    "resources_cpu_socket": "services.hardware",
+    "resources_cpu_threads_numa": "services.hardware",
+    "resources_gpu": "services.hardware",
+    "resources_numa": "services.hardware",
+    "resources_system": "services.hardware",
+    "resources_usb_pci": "services.hardware",
+    "resources_v2": "services.hardware",
+    "warnings": "/1.0/warnings (services.server)",
+}
+#: lxpy's own, in names that LXD has not
+_OWN = {
+    "lxpy": "environment.lxpy_version (services.environment)",
+    "lxpy_image_recipes": "protocols images and build, /1.0/lxpy/recipes (services.images)",
+}
+
+#: name -> what it is, and where it is honoured
+EXTENSIONS: dict[str, str] = {
+    **_LISTS,
+    **_EVENTS,
+    **_INSTANCES,
+    **_IMAGES,
+    **_NETWORKS_AND_STORAGE,
+    **_SERVER,
+    **_OWN,
+}
