@@ -115,7 +115,7 @@ def _declare_attachments(owner: Owner, suffix: str) -> None:
         session: Session, name: str, target: str, device: str | None, interface: str | None
     ) -> None:
         client, network_name = KIND.locate(session, name)
-        card = nic(client, network_name, interface or device or "")
+        card = nic(client, network_name, interface or "")
 
         def change(found: Json, devices: Devices) -> None:
             if (device or network_name) in devices:

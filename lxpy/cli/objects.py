@@ -93,9 +93,7 @@ def _declare_keys(group: Group, kind: Kind) -> None:
     def unset(session: Session, name: str, key: str) -> None:
         client, name = kind.locate(session, name)
         found, etag = client.fetch(kind.path(name))
-        if key not in (found["config"] or {}):
-            raise BadRequest(f"Can't unset key '{key}', it's not currently set")
-        del found["config"][key]
+        found["config"] = {k: value for k, value in (found["config"] or {}).items() if k != key}
         kind.put(client, name, found, etag)
 
 

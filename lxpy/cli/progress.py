@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """Shows the texts of `*_progress` metadata; the line is wiped when its life ends."""
+    """Shows the texts of `*_progress` metadata of an operation."""
 
     def __init__(self) -> None:
         self._shown = ""
 
     def __call__(self, metadata: Json) -> None:
-        """Show what an operation's metadata say."""
+        """Show what an operation's metadata say; wipe the line when they say nothing."""
         texts = [str(text) for key, text in metadata.items() if key.endswith("_progress")]
         if texts:
             self.show(texts[-1])
+        else:
+            self.clear()
 
     def show(self, text: str) -> None:
         """Replace the line."""

@@ -15,6 +15,9 @@ _STRING_MAPS = ("config", "devices", "properties")
 #: Maps whose keys are shown in order; other keys stay in the server's.
 _SORTED_MAPS = (*_STRING_MAPS, "expanded_config", "expanded_devices", "network")
 
+#: Lists that a server may leave out as null.
+_LISTS = ("used_by", "locations", "profiles", "snapshots", "backups", "addresses")
+
 _RESOLVERS = {
     first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -62,6 +65,7 @@ def dump(data: object) -> str:
 def tidy(data: object, *, ordered: bool = False) -> object:
     """Return data with the keys of config, devices and the like sorted."""
     if isinstance(data, dict):
+        data = {key: [] if data[key] is None and key in _LISTS else data[key] for key in data}
         keys = sorted(data) if ordered else list(data)
         return {key: tidy(data[key], ordered=ordered or key in _SORTED_MAPS) for key in keys}
     if isinstance(data, list):

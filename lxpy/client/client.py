@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     #: An object of the API. Any: its fields are the server's, of whatever version.
     Json = dict[str, Any]
-    #: Called with the metadata of an operation that goes on.
+    #: Called with the metadata of an operation that goes on, and with {} at its end.
     Watcher = Callable[[Json], None]
 else:
     Json = dict
@@ -139,6 +139,8 @@ class Client:
         finally:
             if events is not None:
                 events.close()
+            if self.watcher is not None:
+                self.watcher({})
 
     # -- operations
 
