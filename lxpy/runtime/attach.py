@@ -68,7 +68,7 @@ class Command:
         try:
             group = container.group.open_exec()
         except OSError as error:
-            raise StepFailed("cgroups", str(error), error.errno) from error
+            raise StepFailed("cgroups", phases.explain(error), error.errno) from error
         try:
             namespaces.join(container.pidfd, namespaces.NEWPID, "pid namespace")
             try:
@@ -79,7 +79,7 @@ class Command:
                 namespaces.join(self.supervisor.own_pidns, namespaces.NEWPID, "own pid namespace")
         except OSError as error:
             ours.close()
-            raise StepFailed("fork", str(error), error.errno) from error
+            raise StepFailed("fork", phases.explain(error), error.errno) from error
         finally:
             theirs.close()
             os.close(group)

@@ -11,6 +11,7 @@ import _socket
 import os
 
 from lxpy.kernel import mounts, namespaces, processes
+from lxpy.runtime.fs import Confined
 from lxpy.runtime.phases import Report
 from lxpy.runtime.steps import confine, console, devices, guest, identity, live, views
 from lxpy.runtime.steps import mounts as mount_steps
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from lxpy.runtime.cgroups import Group
-    from lxpy.runtime.plain import Spec
+    from lxpy.runtime.plain import Disk, Spec
 
 _LEGACY_ENVIRONMENT = {"SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"}
 
@@ -28,8 +29,19 @@ _LEGACY_ENVIRONMENT = {"SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE": "1"}
 class Plan:
     """All that the child needs; descriptors are the supervisor's until `keep_descriptors`."""
 
-    __slots__ = ("gid", "group", "notify", "program", "report_fd", "slave", "spec", "stage", "uid",
-                 "userns_fd")  # fmt: skip
+    __slots__ = (
+        "disks",
+        "gid",
+        "group",
+        "notify",
+        "program",
+        "report_fd",
+        "slave",
+        "spec",
+        "stage",
+        "uid",
+        "userns_fd",
+    )
 
     def __init__(
         self, spec: Spec, group: Group, stage: str, program: bytes, *, report_fd: int, slave: int,
@@ -43,6 +55,7 @@ class Plan:
         self.slave = slave
         self.notify = notify
         self.userns_fd = userns_fd
+        self.disks: list[tuple[int, Disk]] = []  # those that are there, with their places
         self.uid = identity.outside(spec["idmap"], "u", 0)
         self.gid = identity.outside(spec["idmap"], "g", 0)
 
@@ -82,7 +95,8 @@ def _stage(plan: Plan, report: Report) -> None:
     confine.reset_oom_score()
     report.begin("rootfs")
     mounts.make_private()
-    root = mount_steps.mount_rootfs(spec["rootfs"], plan.stage, plan.userns_fd, uid, gid)
+    mount_steps.enter_scratch(plan.stage)
+    root = mount_steps.mount_rootfs(spec["rootfs"], plan.userns_fd, uid, gid)
     mount_steps.make_mount_points(root, uid, gid)
     seen = guest.inspect(root, spec["init"][0])
     report.begin("/dev")
@@ -100,9 +114,7 @@ def _stage(plan: Plan, report: Report) -> None:
     if spec["files"]:
         report.begin("files")
         identity.write_files(root, spec["files"], uid, gid)
-    for disk in spec["disks"]:
-        report.begin(f"disk {disk['target']}")
-        mount_steps.attach_disk(root, disk, plan.userns_fd, uid, gid)
+    plan.disks = _prepare_disks(plan, report)
     if spec["guest_api"]:
         report.begin("/dev/lxd")
         views.bind_guest_api(root, spec["guest_api"])
@@ -126,6 +138,16 @@ def _stage(plan: Plan, report: Report) -> None:
         report.fail(error)
 
 
+def _prepare_disks(plan: Plan, report: Report) -> list[tuple[int, Disk]]:
+    """Mount the disks in the scratch directory; return those that are there."""
+    prepared = []
+    for index, disk in enumerate(plan.spec["disks"]):
+        report.begin(f"disk {disk['target']}")
+        if mount_steps.prepare_disk(disk, index, plan.userns_fd):
+            prepared.append((index, disk))
+    return prepared
+
+
 def _bind_notify(plan: Plan, dev: int) -> None:
     """Bind the socket, made by the supervisor, at which PID 1 tells that it is ready."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, plan.notify)
@@ -142,17 +164,22 @@ def _init(plan: Plan, report: Report, seen: guest.Guest, *, legacy: bool) -> NoR
     namespaces.unshare(namespaces.NEWCGROUP, "cgroup namespace")
     report.begin("pivot")
     # A locked mount cannot become a root; a clone of it can, and keeps its locked flags.
-    tree = mounts.clone_tree(plan.stage, recursive=True)
-    mounts.attach(tree, plan.stage, path=plan.stage)
-    os.chdir(plan.stage)
+    tree = mounts.clone_tree(mount_steps.ROOT, recursive=True)
+    mounts.attach(tree, "rootfs", path=mount_steps.ROOT)
+    root = Confined.at(mount_steps.ROOT)
+    for index, disk in plan.disks:
+        report.begin(f"disk {disk['target']}")
+        mount_steps.attach_disk(root, disk, index)
+    report.begin("pivot")
+    os.fchdir(root.fd)
+    root.close()
+    os.close(tree)
     host_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mounts.pivot_here()
     report.begin("kernel filesystems")
     # New instances of proc and sysfs are allowed only while a full one is still mounted, hence
     # before the old root goes.
     mount_steps.mount_kernel_filesystems(spec, legacy_cgroups=legacy)
-    if spec["privileged"]:
-        mount_steps.cover_for_privileged()
     if spec["lxcfs"]:
         report.begin("lxcfs")
         views.bind_lxcfs(host_root, spec["lxcfs"])
@@ -163,6 +190,9 @@ def _init(plan: Plan, report: Report, seen: guest.Guest, *, legacy: bool) -> NoR
     report.begin("sysctls")
     gids = [e["inside"] + e["size"] for e in spec["idmap"] if e["kind"] == "g"]
     identity.apply_sysctls(spec["sysctls"], min(max(gids, default=65536), 65536) - 1)
+    if spec["privileged"]:
+        report.begin("read-only kernel settings")
+        mount_steps.cover_for_privileged()
     report.begin("console")
     console.use_console()
     report.begin("network")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lxpy.errors import Failed, Unavailable
-from lxpy.runtime import connection, frames, inits
+from lxpy.runtime import connection, frames, inits, phases
 from lxpy.runtime.cgroups import Layout, Root
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.process import Console, Process, pipes
@@ -409,7 +409,7 @@ class Runtime:
         try:
             await asyncio.to_thread(group.limit, encode(limits))
         except OSError as error:
-            raise StartFailed("limits", str(error), error.errno) from error
+            raise StartFailed("limits", phases.explain(error), error.errno) from error
 
     def usage(self, name: str) -> Usage:
         """Read what it uses. Raises StartFailed when it does not run."""

@@ -5,6 +5,7 @@ Everything goes through openat2(RESOLVE_IN_ROOT) relative to a descriptor of the
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -63,6 +64,10 @@ class Confined:
                     # `fd` was resolved inside the rootfs and `name` is one plain name.
                     os.mkdir(name, mode, dir_fd=fd)
                     following = self.open(done, O_PATH | os.O_DIRECTORY)
+                except FileExistsError as error:
+                    os.close(fd)
+                    text = f"{done} is a link that leads nowhere in the rootfs"
+                    raise OSError(errno.ELOOP, text) from error
                 except OSError:
                     os.close(fd)
                     raise

@@ -35,10 +35,13 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
     if action == "add-disk":
         userns = supervisor.user_namespaces.get(container.idmap)
         disk = message["disk"]
-        _Helper(supervisor, message["id"], lambda: _add_disk(container, disk, userns))
+        step = f"disk {disk['target']}"
+        _Helper(supervisor, message["id"], step, lambda: _add_disk(container, disk, userns))
         return None
     if action == "remove-disk":
-        _Helper(supervisor, message["id"], lambda: _remove_disk(container, message["disk"]))
+        disk = message["disk"]
+        step = f"disk {disk['target']}"
+        _Helper(supervisor, message["id"], step, lambda: _remove_disk(container, disk))
         return None
     raise StepFailed("hotplug", f"unknown action {action!r}")
 
@@ -66,7 +69,9 @@ def _add_node(container: Container, dev: int, message: Message) -> None:
 class _Helper:
     """A short-lived child that works in the container's namespaces."""
 
-    def __init__(self, supervisor: Supervisor, request: int, act: Callable[[], None]) -> None:
+    def __init__(
+        self, supervisor: Supervisor, request: int, step: str, act: Callable[[], None]
+    ) -> None:
         self.supervisor = supervisor
         self.request = request
         self.failure: StepFailed | None = None
@@ -74,6 +79,7 @@ class _Helper:
         pid, pidfd = processes.fork(namespaces.NEWNS)
         if pid == 0:
             report = Report(theirs.fileno())
+            report.begin(step)
             try:
                 act()
             except BaseException as error:
@@ -116,7 +122,7 @@ def _add_disk(container: Container, disk: Disk, userns: int) -> None:
     tree = mount_steps.open_disk(disk, userns)
     root = Confined.at(f"/proc/{container.pid}/root")
     with processes.file_owner(uid, gid):
-        target = mount_steps.open_target(root, disk)
+        target = mount_steps.open_target(root, disk, tree)
     pidfd = container.pidfd
     if userns >= 0:
         place = _place(disk)

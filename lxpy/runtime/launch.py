@@ -94,7 +94,7 @@ class Start:
                 os.close(payload)
         except (OSError, ValueError) as error:
             self._discard()
-            raise StepFailed(step, str(error), getattr(error, "errno", None)) from error
+            raise StepFailed(step, phases.explain(error), getattr(error, "errno", None)) from error
 
     def _make_group(self, uid: int, gid: int) -> int:
         try:

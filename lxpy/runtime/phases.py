@@ -56,9 +56,8 @@ class Report:
     def fail(self, error: BaseException) -> NoReturn:
         """Tell what went wrong, and end."""
         number = error.errno if isinstance(error, OSError) else None
-        text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         try:
-            self.say(step=self._step, errno=number, failed=_short(text), steps=self.steps)
+            self.say(step=self._step, errno=number, failed=_short(explain(error)), steps=self.steps)
         except OSError:
             pass  # nobody listens any more
         os._exit(1)
@@ -78,6 +77,16 @@ def receive(sock: _socket.socket) -> tuple[dict[str, Any], int] | None:
         return None
     news: dict[str, Any] = json.loads(data)
     return news, fd
+
+
+def explain(error: BaseException) -> str:
+    """Say what went wrong, without the number that Python puts before an OSError's text."""
+    if isinstance(error, OSError) and error.strerror:
+        subject = f"{error.filename}: " if error.filename else ""
+        return f"{subject}{error.strerror}"
+    if isinstance(error, (OSError, ValueError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _short(text: str) -> str:

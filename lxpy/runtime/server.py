@@ -13,7 +13,7 @@ import time
 import traceback
 
 from lxpy.kernel import processes
-from lxpy.runtime import frames, hotplug
+from lxpy.runtime import frames, hotplug, phases
 from lxpy.runtime.attach import Command
 from lxpy.runtime.held import Container, judge
 from lxpy.runtime.journal import Journal
@@ -102,7 +102,7 @@ class Supervisor:
             self.refuse(request, error)
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None)
-            self.refuse(request, StepFailed(message["op"], str(error), number))
+            self.refuse(request, StepFailed(message["op"], phases.explain(error), number))
         except Exception as error:
             traceback.print_exc()
             self.refuse(request, StepFailed(message.get("op", ""), repr(error)))

@@ -77,12 +77,11 @@ def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
     """Make a device node; `uid` and `gid` are its owner on the host.
 
     `dev` is the container's /dev: each directory on the way is taken without following links.
+    Raises OSError, FileExistsError where there is something already.
     """
     *directories, name = _below_dev(node["path"])
-    fd = os.dup(dev)
+    fd = _descend(dev, directories, uid, gid)
     try:
-        for each in directories:
-            fd = _descend(fd, each, uid, gid)
         kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
         number = os.makedev(node["major"], node["minor"])
         os.mknod(name, kind | 0o600, number, dir_fd=fd)
@@ -97,10 +96,8 @@ def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
 def remove_node(dev: int, path: str) -> None:
     """Remove a node again. Raises OSError."""
     *directories, name = _below_dev(path)
-    fd = os.dup(dev)
+    fd = _descend(dev, directories)
     try:
-        for each in directories:
-            fd = _descend(fd, each, -1, -1)
         os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
@@ -113,17 +110,25 @@ def _below_dev(path: str) -> list[str]:
     return names[1:]
 
 
-def _descend(fd: int, name: str, uid: int, gid: int) -> int:
-    """Step into a directory, made where missing (unless uid is -1); closes `fd`."""
+def _descend(dev: int, names: list[str], uid: int = -1, gid: int = -1) -> int:
+    """Step down, directory by directory, made where missing unless `uid` is -1."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
+    fd = os.open(".", flags, dir_fd=dev)
+    for name in names:
         try:
-            return os.open(name, flags, dir_fd=fd)
-        except FileNotFoundError:
-            if uid < 0:
-                raise
-            os.mkdir(name, 0o755, dir_fd=fd)
-            os.chown(name, uid, gid, dir_fd=fd)
-            return os.open(name, flags, dir_fd=fd)
-    finally:
-        os.close(fd)
+            following = _step(fd, name, flags, uid, gid)
+        finally:
+            os.close(fd)
+        fd = following
+    return fd
+
+
+def _step(fd: int, name: str, flags: int, uid: int, gid: int) -> int:
+    try:
+        return os.open(name, flags, dir_fd=fd)
+    except FileNotFoundError:
+        if uid < 0:
+            raise
+    os.mkdir(name, 0o755, dir_fd=fd)
+    os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+    return os.open(name, flags, dir_fd=fd)

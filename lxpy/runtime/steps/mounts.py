@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from lxpy.kernel import mounts
 from lxpy.kernel.processes import file_owner
@@ -17,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxpy.runtime.plain import Disk, Rootfs, Spec
 
+#: Where in the scratch directory the rootfs is.
+ROOT = "root"
 #: nfs_export lets CRIU dump inotify watches; it excludes metacopy.
 OVERLAY_OPTIONS = {"index": "on", "nfs_export": "on", "redirect_dir": "on"}
 #: When an image was replaced by an equal one the index no longer fits (ESTALE).
@@ -27,15 +30,31 @@ _RAW_OPTIONS = {
 }  # fmt: skip
 
 
-def mount_rootfs(rootfs: Rootfs, stage: str, userns_fd: int, uid: int, gid: int) -> Confined:
-    """Mount the rootfs on the directory `stage`, ids mapped and nodev, and return it opened."""
+def enter_scratch(stage: str) -> None:
+    """Mount a small filesystem of ours on `stage` and make it the working directory.
+
+    The container grows in it: the rootfs at ROOT, each disk at `place(N)`. Relative paths go on to
+    work in the next mount namespace, whatever its root may see of the host.
+    """
+    mounts.mount("scratch", stage, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=0755")
+    os.chdir(stage)
+    os.mkdir(ROOT, 0o755)
+
+
+def place(index: int) -> str:
+    """Return where in the scratch directory the disk of that number waits."""
+    return f"disk{index}"
+
+
+def mount_rootfs(rootfs: Rootfs, userns_fd: int, uid: int, gid: int) -> Confined:
+    """Mount the rootfs at ROOT, ids mapped and nodev, and return it opened."""
     if rootfs["type"] == "overlay":
-        fd = _overlay(rootfs["lower"], rootfs["root"], stage, userns_fd, uid, gid)
+        fd = _overlay(rootfs["lower"], rootfs["root"], userns_fd, uid, gid)
     else:
         fd = idmapped(rootfs["path"], userns_fd, mounts.NODEV)
-    mounts.attach(fd, stage, path=stage)
+    mounts.attach(fd, "rootfs", path=ROOT)
     os.close(fd)
-    return Confined.at(stage)
+    return Confined.at(ROOT)
 
 
 def idmapped(path: str, userns_fd: int, flags: int, *, recursive: bool = False) -> int:
@@ -54,7 +73,7 @@ def idmapped(path: str, userns_fd: int, flags: int, *, recursive: bool = False) 
     return fd
 
 
-def _overlay(lower: list[str], root: str, stage: str, userns_fd: int, uid: int, gid: int) -> int:
+def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int) -> int:
     layers = [idmapped(each, userns_fd, mounts.RDONLY | mounts.NODEV) for each in lower]
     writable = idmapped(root, userns_fd, mounts.NODEV)
     try:
@@ -62,11 +81,11 @@ def _overlay(lower: list[str], root: str, stage: str, userns_fd: int, uid: int, 
         # silently becomes read-only.
         with file_owner(uid, gid):
             try:
-                fd = _stack(layers, writable, stage, OVERLAY_OPTIONS)
+                fd = _stack(layers, writable, OVERLAY_OPTIONS)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
-                fd = _stack(layers, writable, stage, OVERLAY_WITHOUT_INDEX)
+                fd = _stack(layers, writable, OVERLAY_WITHOUT_INDEX)
     finally:
         for each in (*layers, writable):
             os.close(each)
@@ -75,7 +94,7 @@ def _overlay(lower: list[str], root: str, stage: str, userns_fd: int, uid: int, 
     return fd
 
 
-def _stack(layers: list[int], writable: int, stage: str, options: dict[str, str]) -> int:
+def _stack(layers: list[int], writable: int, options: dict[str, str]) -> int:
     fs = mounts.start("overlay")
     upper = os.open("upper", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
     work = os.open("work", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
@@ -87,7 +106,7 @@ def _stack(layers: list[int], writable: int, stage: str, options: dict[str, str]
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
-        return _stack_by_path(layers, writable, stage, options)
+        return _stack_by_path(layers, writable, options)
     else:
         return _finish(fs, options)
     finally:
@@ -95,28 +114,28 @@ def _stack(layers: list[int], writable: int, stage: str, options: dict[str, str]
             os.close(each)
 
 
-def _stack_by_path(layers: list[int], writable: int, stage: str, options: dict[str, str]) -> int:
+def _stack_by_path(layers: list[int], writable: int, options: dict[str, str]) -> int:
     """Stack on kernels (before 6.13) whose overlayfs takes attached paths alone.
 
     All of it stays in this mount namespace, and the paths are gone afterwards.
     """
-    here = os.getcwd()
-    mounts.mount("scratch", stage, "tmpfs")
-    os.chdir(stage)
     fs = mounts.start("overlay")
+    attached: list[str] = []
     try:
-        for index, layer in enumerate((*layers, writable)):
-            os.mkdir(str(index))
-            mounts.attach(layer, f"layer {index}", path=str(index))
-        last = len(layers)
-        mounts.configure(fs, "lowerdir", ":".join(str(index) for index in range(last)))
-        mounts.configure(fs, "upperdir", f"{last}/upper")
-        mounts.configure(fs, "workdir", f"{last}/work")
+        for layer in (*layers, writable):
+            path = f"layer{len(attached)}"
+            os.mkdir(path, 0o755)
+            mounts.attach(layer, path, path=path)
+            attached.append(path)
+        *below, top = attached
+        mounts.configure(fs, "lowerdir", ":".join(below))
+        mounts.configure(fs, "upperdir", f"{top}/upper")
+        mounts.configure(fs, "workdir", f"{top}/work")
         return _finish(fs, options)
     finally:
         os.close(fs)
-        os.chdir(here)
-        mounts.unmount(stage, mounts.MNT_DETACH)
+        for path in attached:
+            mounts.unmount(path, mounts.MNT_DETACH)
 
 
 def _finish(fs: int, options: dict[str, str]) -> int:
@@ -132,17 +151,42 @@ def make_mount_points(root: Confined, uid: int, gid: int) -> None:
             os.close(root.plain_directory(name))
 
 
-def attach_disk(root: Confined, disk: Disk, userns_fd: int, uid: int, gid: int) -> None:
-    """Show a host file or directory inside, read-only and nodev locked."""
+def prepare_disk(disk: Disk, index: int, userns_fd: int) -> bool:
+    """Mount a host file or directory at its place in the scratch directory, its flags set.
+
+    The next mount namespace copies it with these flags locked. False when it is not there and need
+    not be.
+    """
     try:
         fd = open_disk(disk, userns_fd)
     except FileNotFoundError:
         if disk["required"]:
             raise
-        return
+        return False
     try:
-        with file_owner(uid, gid):
-            target = open_target(root, disk)
+        _make_like(fd, place(index))
+        mounts.attach(fd, disk["source"], path=place(index))
+    finally:
+        os.close(fd)
+    return True
+
+
+def _make_like(fd: int, path: str) -> None:
+    """Make an empty directory or file to mount what `fd` is on."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.mkdir(path, 0o755)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def attach_disk(root: Confined, disk: Disk, index: int) -> None:
+    """Show a prepared disk at its target: as the container's root, in its mount namespace.
+
+    The clone keeps the locked flags, but may itself be unmounted: the disk can be taken away.
+    """
+    fd = mounts.clone_tree(place(index), recursive=disk["recursive"])
+    try:
+        target = open_target(root, disk, fd)
         mounts.attach(fd, disk["target"], dir_fd=target)
         os.close(target)
     finally:
@@ -164,9 +208,9 @@ def open_disk(disk: Disk, userns_fd: int) -> int:
         raise
 
 
-def open_target(root: Confined, disk: Disk) -> int:
+def open_target(root: Confined, disk: Disk, tree: int) -> int:
     """Open, or make, what a disk covers: the container's path, resolved inside the rootfs."""
-    if os.path.isdir(disk["source"]):
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
         return root.directory(disk["target"])
     return root.file(disk["target"])
 
@@ -204,10 +248,16 @@ def _mount_cgroups(flags: int, *, legacy: bool) -> None:
 
 
 def cover_for_privileged() -> None:
-    """Without a user namespace, make what reaches the host's kernel read-only."""
-    for path in ("/proc/sys", "/proc/sysrq-trigger", "/sys"):
-        mounts.mount(path, path, "", mounts.MS_BIND)
-        flags = mounts.MS_BIND | mounts.MS_REMOUNT | mounts.MS_RDONLY
-        quiet = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
-        mounts.mount("none", path, "", flags | quiet)
+    """Without a user namespace, make what reaches the host's kernel read-only.
+
+    After the sysctls are written. /proc/sys/net is the container's own.
+    """
+    quiet = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+    change = mounts.MS_BIND | mounts.MS_REMOUNT | quiet
+    for path in ("/proc/sys", "/proc/sysrq-trigger"):
+        if os.path.exists(path):
+            mounts.mount(path, path, "", mounts.MS_BIND)
+            mounts.mount("none", path, "", change | mounts.MS_RDONLY)
     mounts.mount("/proc/sys/net", "/proc/sys/net", "", mounts.MS_BIND)
+    mounts.mount("none", "/proc/sys/net", "", change)
+    mounts.mount("none", "/sys", "", change | mounts.MS_RDONLY)
