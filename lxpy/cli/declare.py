@@ -112,7 +112,8 @@ class _Shared(click.Command):
             records = [
                 record
                 for parameter in self.get_params(ctx)
-                if (id(parameter) not in shared and parameter.name != "help") is mine
+                if isinstance(parameter, click.Option)
+                and (id(parameter) not in shared and parameter.name != "help") is mine
                 and (record := parameter.get_help_record(ctx)) is not None
             ]
             if records:
@@ -126,7 +127,8 @@ class _Shared(click.Command):
             if isinstance(parameter, click.Argument)
             for piece in parameter.get_usage_pieces(ctx)
         ]
-        return [*arguments, "[flags]"]
+        last = arguments.pop() if arguments and arguments[-1].startswith("[--]") else ""
+        return [*arguments, "[flags]", *filter(None, (last,))]
 
 
 class OptionalValue(click.Option):
@@ -203,6 +205,9 @@ class UnknownCommand(click.UsageError):
 def command(parent: click.Group | None, name: str, **attributes: Any) -> Callable[[Function], Any]:
     """Declare a command of a group; its function gets the session first."""
 
+    if "help" in attributes:
+        attributes.setdefault("short_help", _first_line(attributes["help"]))
+
     def declare(function: Function) -> click.Command:
         made = click.command(name, cls=Command, **attributes)(click.pass_obj(function))
         if parent is not None:
@@ -214,10 +219,16 @@ def command(parent: click.Group | None, name: str, **attributes: Any) -> Callabl
 
 def group(parent: click.Group | None, name: str, help: str, **attributes: Any) -> Group:
     """Declare a noun."""
+    attributes.setdefault("short_help", _first_line(help))
     made = Group(name, help=help, no_args_is_help=True, **attributes)
     if parent is not None:
         parent.add_command(made)
     return made
+
+
+def _first_line(text: str) -> str:
+    """Return what a list of commands says of one: the beginning of its help."""
+    return text.strip().partition("\n")[0].partition(";")[0].removesuffix(".")
 
 
 def argument(name: str, metavar: str, **attributes: Any) -> Callable[[Function], Function]:
@@ -228,7 +239,8 @@ def argument(name: str, metavar: str, **attributes: Any) -> Callable[[Function],
 
 def option(*spellings: str, **attributes: Any) -> Callable[[Function], Function]:
     """Declare a flag with a value."""
-    attributes.setdefault("metavar", "VALUE")
+    if "type" not in attributes:
+        attributes.setdefault("metavar", "VALUE")
     return click.option(*spellings, **attributes)
 
 
