@@ -56,8 +56,54 @@ class Resources(Struct, kw_only=True):
     inodes: Space
 
 
+class VolumeSource(Struct, kw_only=True):
+    """What a volume is made from; type "" is nothing."""
+
+    type: str = ""
+    name: str = ""
+    pool: str = ""
+    project: str = ""
+    volume_only: bool = False
+    refresh: bool = False
+
+
+class VolumePut(Struct, kw_only=True):
+    """The writable part of a volume."""
+
+    description: str = ""
+    config: Config | None = None
+    restore: str = ""
+
+
+class VolumePatch(Struct, kw_only=True):
+    """A change: what is missing stays."""
+
+    description: str | UnsetType = UNSET
+    config: Config | UnsetType | None = UNSET
+
+
+class VolumesPost(Struct, kw_only=True):
+    """A new custom volume."""
+
+    name: str = ""
+    type: str = ""
+    content_type: str = ""
+    description: str = ""
+    config: Config | None = None
+    source: VolumeSource | None = None
+
+
+class VolumePost(Struct, kw_only=True):
+    """A new name; with another pool, a move."""
+
+    name: str = ""
+    pool: str = ""
+    project: str = ""
+    migration: bool = False
+
+
 class Volume(Struct, kw_only=True):
-    """A volume of a pool."""
+    """A volume of a pool: of an instance (type container), an image, or a custom one."""
 
     name: str
     type: str

@@ -54,6 +54,7 @@ from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
+from lxpy.services.volumes import Volumes
 from lxpy.threads import in_thread
 
 _POOL = "default"
@@ -151,11 +152,12 @@ class Application:
             consoles=consoles,
             logs=Logs(self.directories, self.store, self.lifecycle),
         )
+        volumes = Volumes(self.db, self.pools, self.store, self.locks, self.lifecycle)
         for routes in (
             instances.routes(services),
             images.routes(self.images),
             networks.routes(self.networks),
-            storage.routes(self.pools),
+            storage.routes(self.pools, volumes),
             profiles.routes(self.profiles),
             server.routes(self.server),
             operations.routes(self.registry, self.lifecycle),

@@ -145,6 +145,7 @@ class Creation:
             fingerprint = base.config.get("volatile.base_image", "")
         instance = await self._completed(base, "copy" if wish.source.type == "copy" else "create")
         pool = await self._pools.pool(instance.root_device[1]["pool"])
+        self._pools.check_root(pool, instance.root_device[1])
         if wish.source.type == "image":
             await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
         elif wish.source.type == "copy":

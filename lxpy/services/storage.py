@@ -6,8 +6,7 @@ Source: LXD docs, "Storage pools".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,22 +15,24 @@ from msgspec import UNSET
 from lxpy.api import storage as api
 from lxpy.db import pools as queries
 from lxpy.db import profiles as profile_queries
+from lxpy.db import volumes as volume_queries
 from lxpy.db.engine import Database
 from lxpy.db.rows import PoolRow
 from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound, Unavailable
 from lxpy.events.lifecycle import Lifecycle, url
 from lxpy.instances.expand import merge_patch
-from lxpy.instances.model import Instance
 from lxpy.services.locks import Locks
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Pool, StoragePools
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 #: decided when a pool is made
 _FIXED = ("source", "volatile.initial_source")
 
 Urls = list[str]
+#: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
+Check = Callable[[object], None]
+Change = Callable[[Pool], api.PoolPut]
 
 _log = structlog.get_logger()
 
@@ -56,7 +57,12 @@ class Pools:
         async with self._db.read() as session:
             if await queries.everything(session):
                 return
-        await self.create(api.PoolsPost(name=name, driver="dir"))
+        try:
+            await self.create(api.PoolsPost(name=name, driver="dir"))
+        except (LxpyError, OSError) as error:
+            # The daemon starts all the same; `start` finds out again why, and tells.
+            _log.error("default storage pool not made", pool=name, error=str(error))
+            await self._insert(Pool(name, "dir", self.storage.fill(name, "dir", {})), "")
 
     async def start(self) -> None:
         """Make every pool usable; one that cannot be is told of, and keeps nobody else back."""
@@ -77,6 +83,15 @@ class Pools:
         if name in self._broken:
             await self._try_again(pool)
         return pool
+
+    def check_root(self, pool: Pool, device: Mapping[str, str]) -> None:
+        """Raise InvalidConfig when a root disk asks for what its pool cannot give (a quota)."""
+        size = device.get("size", "")
+        self.storage.validate_volume(pool.driver, {"size": size} if size else {})
+
+    def drivers_in_use(self) -> set[str]:
+        """Return the names of the drivers that pools have."""
+        return {each.driver for each in self._pools.values()}
 
     async def list(self) -> Sequence[api.Pool]:
         """Return all pools by name."""
@@ -104,20 +119,28 @@ class Pools:
             pool = Pool(name, wish.driver, config)
             await self.storage.create(pool)
             try:
-                async with self._db.write() as session:
-                    row = PoolRow(name=name, driver=wish.driver, description=wish.description)
-                    row.config = dict(config)
-                    session.add(row)
+                await self._insert(pool, wish.description)
             except BaseException:
                 await self.storage.delete(pool)
                 raise
-            self._keep(pool, wish.description)
         self._tell("storage-pool-created", name)
 
-    async def put(self, name: str, wish: api.PoolPut) -> None:
-        """Replace a pool's writable part. Raises NotFound, BadRequest, InvalidConfig."""
+    async def put(self, name: str, wish: api.PoolPut, check: Check) -> None:
+        """Replace a pool's writable part.
+
+        Raises NotFound, PreconditionFailed, BadRequest, InvalidConfig.
+        """
+        await self._change(name, lambda _: wish, check)
+
+    async def patch(self, name: str, wish: api.PoolPatch, check: Check) -> None:
+        """Change what is given. Raises as `put`."""
+        await self._change(name, lambda old: self._patched(old, wish), check)
+
+    async def _change(self, name: str, change: Change, check: Check) -> None:
         async with self._locks.hold("pool", name):
             old = self._find(name)
+            check(self.writable(old))
+            wish = change(old)
             config = {key: value for key, value in (wish.config or {}).items() if value != ""}
             for key in _FIXED:
                 have = old.config.get(key)
@@ -132,15 +155,11 @@ class Pools:
             self._keep(Pool(name, old.driver, config), wish.description)
         self._tell("storage-pool-updated", name)
 
-    async def patch(self, name: str, wish: api.PoolPatch) -> None:
-        """Change what is given. Raises as `put`."""
-        old = self._find(name)
-        config = dict(old.config)
-        if wish.config is not UNSET:
-            config = merge_patch(old.config, wish.config)
-        kept = self._descriptions[name]
+    def _patched(self, old: Pool, wish: api.PoolPatch) -> api.PoolPut:
+        given = None if wish.config is UNSET else wish.config
+        kept = self._descriptions[old.name]
         description = kept if wish.description is UNSET else wish.description
-        await self.put(name, api.PoolPut(config=config, description=description))
+        return api.PoolPut(config=merge_patch(old.config, given), description=description)
 
     async def delete(self, name: str) -> None:
         """Delete a pool that nobody uses. Raises NotFound, BadRequest."""
@@ -169,44 +188,6 @@ class Pools:
             inodes=api.Space(used=found.inodes_used, total=found.inodes_total),
         )
 
-    async def volumes(self, name: str, project: str | None) -> Sequence[api.Volume]:
-        """Return the volumes of a pool: of its instances and images. Raises NotFound."""
-        pool = await self.pool(name)
-        found = [
-            api.Volume(
-                name=each.name,
-                type="container",
-                config={},
-                description="",
-                used_by=[url(f"/1.0/instances/{each.name}", each.project)],
-                created_at=each.created_at,
-                project=each.project,
-            )
-            for each in self._store.listed(project)
-            if _root_pool(each) == name
-        ]
-        images = [
-            api.Volume(
-                name=fingerprint,
-                type="image",
-                config={},
-                description="",
-                used_by=[f"/1.0/images/{fingerprint}"],
-                created_at=_NEVER,
-            )
-            for fingerprint in await self.storage.images(pool)
-        ]
-        return [*found, *images]
-
-    async def volume(
-        self, name: str, kind: str, volume: str, project: str
-    ) -> tuple[api.Volume, object]:
-        """Return one volume and its writable part. Raises NotFound."""
-        for each in await self.volumes(name, project):
-            if (each.type, each.name) == (kind, volume):
-                return each, [each.name, each.type, each.config]
-        raise NotFound("Storage pool volume not found")
-
     # Helpers
 
     def _find(self, name: str) -> Pool:
@@ -214,6 +195,13 @@ class Pools:
             return self._pools[name]
         except KeyError:
             raise NotFound("Storage pool not found") from None
+
+    async def _insert(self, pool: Pool, description: str) -> None:
+        async with self._db.write() as session:
+            row = PoolRow(name=pool.name, driver=pool.driver, description=description)
+            row.config = dict(pool.config)
+            session.add(row)
+        self._keep(pool, description)
 
     async def _try_again(self, pool: Pool) -> None:
         """A source that was missing may be mounted by now."""
@@ -247,6 +235,9 @@ class Pools:
                 path = url(f"/1.0/profiles/{profile.name}", profile.project)
                 for pool in _pools_of(profile.devices):
                     users.setdefault(pool, []).append(path)
+            for row in await volume_queries.everything(session):
+                path = f"/1.0/storage-pools/{row.pool.name}/volumes/custom/{row.name}"
+                users.setdefault(row.pool.name, []).append(url(path, row.project))
         return users
 
     async def _describe(self, pool: Pool, users: Mapping[str, Sequence[str]]) -> api.Pool:
@@ -280,10 +271,3 @@ def _pool(row: PoolRow) -> Pool:
 def _pools_of(devices: Mapping[str, Mapping[str, str]]) -> set[str]:
     disks = (each for each in devices.values() if each.get("type") == "disk")
     return {each["pool"] for each in disks if each.get("pool")}
-
-
-def _root_pool(instance: Instance) -> str:
-    for device in instance.expanded_devices.values():
-        if device.get("type") == "disk" and device.get("path") == "/":
-            return device.get("pool", "")
-    return ""
