@@ -52,3 +52,13 @@ async def aliases(session: AsyncSession, project: str) -> Sequence[ImageAliasRow
     """Return the project's aliases by name."""
     query = select(ImageAliasRow).where(ImageAliasRow.project == project)
     return (await session.execute(query.order_by(ImageAliasRow.name))).scalars().all()
+
+
+async def fingerprints(session: AsyncSession) -> set[str]:
+    """Return the fingerprints of all projects' images."""
+    return set((await session.execute(select(ImageRow.fingerprint))).scalars())
+
+
+async def cached(session: AsyncSession) -> Sequence[ImageRow]:
+    """Return the images of all projects that nobody has asked for by themselves."""
+    return (await session.execute(select(ImageRow).where(ImageRow.cached))).scalars().all()

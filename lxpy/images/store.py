@@ -112,6 +112,11 @@ class ImageStore:
         """Return the image's file, or its two. Raises NotFound."""
         return list((await self.stored(fingerprint)).files)
 
+    async def suffixes(self, stored: Stored) -> list[str]:
+        """Return what the names of the image's files end in: ".tar.gz", ".squashfs"."""
+        found = [await detect_file(path) for path in stored.files]
+        return [each.suffix if each is SQUASHFS else f".tar{each.suffix}" for each in found]
+
     async def inspect(self, stored: Stored, *, thorough: bool = True) -> Metadata:
         """Read and check metadata.yaml; `thorough` goes through the whole archive.
 

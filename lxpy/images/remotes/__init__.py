@@ -1,0 +1,1 @@
+"""Where images come from when this host has none: servers of images."""

@@ -1,0 +1,168 @@
+"""Images in the database, together with their files and their unpacked copies on pools."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from lxpy.db import images as queries
+from lxpy.db import pools as pool_queries
+from lxpy.db.base import now
+from lxpy.db.engine import Database
+from lxpy.db.rows import ImageRow
+from lxpy.errors import Failed, NotFound
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.images.metadata import Metadata
+from lxpy.images.store import ImageStore, Stored
+from lxpy.services import image_rows
+from lxpy.services.image_rows import InstanceSource, Wish
+from lxpy.services.locks import Locks
+from lxpy.storage import Pool, StoragePools
+
+_TOUCH = timedelta(minutes=1)  # how exact last_used_at is: a write for each launch would cost
+
+
+class ImageRecords:
+    """Finds, adds and deletes images; row and files come and go together."""
+
+    def __init__(
+        self, db: Database, store: ImageStore, storage: StoragePools, lifecycle: Lifecycle
+    ) -> None:
+        self._db = db
+        self._store = store
+        self._storage = storage
+        self._lifecycle = lifecycle
+        self._locks = Locks()
+
+    async def sweep(self) -> None:
+        """Make the store usable: what has files but no row, or was half received, is removed."""
+        async with self._db.read() as session:
+            known = await queries.fingerprints(session)
+        await self._store.sweep(known)
+
+    async def row(self, project: str, prefix: str) -> ImageRow:
+        """Return the image that a fingerprint begins with. Raises NotFound, BadRequest."""
+        async with self._db.read() as session:
+            return await image_rows.find(session, project, prefix)
+
+    async def all_of(self, project: str) -> list[ImageRow]:
+        """Return a project's images, oldest first."""
+        async with self._db.read() as session:
+            return list(await queries.all_of(session, project))
+
+    async def cached(self) -> list[ImageRow]:
+        """Return the images of all projects that are only cached."""
+        async with self._db.read() as session:
+            return list(await queries.cached(session))
+
+    async def check(self, project: str, wish: Wish) -> None:
+        """Raise Conflict for an alias that is taken, BadRequest for one that cannot be."""
+        async with self._db.read() as session:
+            await image_rows.check_aliases(session, project, wish.aliases)
+
+    async def local(self, project: str, source: InstanceSource) -> ImageRow:
+        """Return the image for a new instance. Raises NotFound for the alias, Failed."""
+        async with self._db.read() as session:
+            if source.alias:
+                alias = await queries.alias(session, project, source.alias)
+                if alias is None:
+                    raise NotFound("Image alias not found")
+                return alias.image
+            if source.fingerprint:
+                found = await queries.by_prefix(session, project, source.fingerprint)
+            else:
+                wanted = (source.properties or {}).items()
+                images = await queries.all_of(session, project)
+                found = [row for row in reversed(images) if wanted <= row.properties.items()][:1]
+        if len(found) != 1:
+            what = source.fingerprint or source.properties
+            number = "more than one image matches" if found else "no image matches"
+            raise Failed(f"Image not provided for instance creation: {number} {what}")
+        return found[0]
+
+    async def from_source(
+        self, project: str, fingerprint: str | None, update_source: dict[str, str]
+    ) -> ImageRow | None:
+        """Return the image with that fingerprint, or the newest that came from that source."""
+        async with self._db.read() as session:
+            if fingerprint is not None:
+                return await queries.find(session, project, fingerprint)
+            images = await queries.all_of(session, project)
+        return next((row for row in reversed(images) if row.update_source == update_source), None)
+
+    async def add(
+        self, project: str, stored: Stored, found: Metadata, wish: Wish, *, claim: bool
+    ) -> ImageRow:
+        """Record an image whose files are in the store.
+
+        One that is recorded already is claimed, or refused with Failed. Raises Conflict for an
+        alias that is taken, NotFound when somebody has deleted the files meanwhile.
+        """
+        fingerprint = stored.fingerprint
+        async with self._locks.hold("image", fingerprint):
+            if await self.knows(project, fingerprint):
+                if not claim:
+                    raise Failed("Image with same fingerprint already exists")
+                return await self.claim(project, fingerprint, wish)
+            await self._store.stored(fingerprint)
+            async with self._db.write() as session:
+                row = await image_rows.insert(session, project, stored, found, wish)
+        self.tell("created", project, fingerprint, {"type": "container"})
+        return row
+
+    async def knows(self, project: str, fingerprint: str) -> bool:
+        """Tell whether a project has this image."""
+        async with self._db.read() as session:
+            return await queries.find(session, project, fingerprint) is not None
+
+    async def claim(self, project: str, fingerprint: str, wish: Wish) -> ImageRow:
+        """Give an image that is here what a request wants of it. Raises NotFound, Conflict."""
+        async with self._db.write() as session:
+            row = await image_rows.find(session, project, fingerprint)
+            await image_rows.check_aliases(session, project, wish.aliases)
+            image_rows.claim(project, row, wish)
+        return row
+
+    async def hand_over(self, project: str, old: str, new: str) -> None:
+        """Give the names of one image to another. Raises NotFound."""
+        async with self._db.write() as session:
+            target = await image_rows.find(session, project, new)
+            for alias in list((await image_rows.find(session, project, old)).aliases):
+                alias.image = target
+
+    async def delete(self, project: str, fingerprint: str) -> None:
+        """Delete an image; files and unpacked copies go with the last project's.
+
+        Raises NotFound.
+        """
+        async with self._locks.hold("image", fingerprint):
+            async with self._db.write() as session:
+                row = await queries.find(session, project, fingerprint)
+                if row is None:
+                    raise NotFound("Image not found")
+                shared = await queries.users_elsewhere(session, fingerprint, row.id)
+                await session.delete(row)
+                pools = [
+                    Pool(each.name, each.driver, each.config)
+                    for each in await pool_queries.everything(session)
+                ]
+            if not shared:
+                await self._store.delete(fingerprint)
+                for pool in pools:
+                    await self._storage.delete_image(pool, fingerprint)
+        self.tell("deleted", project, fingerprint)
+
+    async def touch(self, row: ImageRow) -> None:
+        """Note that an image has been used."""
+        if row.last_used_at is not None and now() - row.last_used_at < _TOUCH:
+            return
+        async with self._db.write() as session:
+            found = await queries.find(session, row.project, row.fingerprint)
+            if found is not None:
+                found.last_used_at = now()
+
+    def tell(
+        self, action: str, project: str, fingerprint: str, context: dict[str, Any] | None = None
+    ) -> None:
+        """Send a lifecycle event."""
+        self._lifecycle.emit(f"image-{action}", f"/1.0/images/{fingerprint}", project, context)

@@ -1,0 +1,235 @@
+"""Images that this host does not have yet: downloaded or built, once for all who wait.
+
+`images:` is tried in order: the servers of `images.servers`, then the recipe of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+import lxpy
+from lxpy.client.fetch import Fetcher, Unreachable
+from lxpy.errors import BadRequest, Failed, LxpyError, NotFound, NotSupported
+from lxpy.images.build import Builder
+from lxpy.images.metadata import Metadata
+from lxpy.images.progress import Meter, Progress
+from lxpy.images.recipes import Listed, Plan, Recipes
+from lxpy.images.remotes.simplestreams import SimpleStreams
+from lxpy.images.store import ImageStore, Stored
+from lxpy.services.settings import Settings
+from lxpy.threads import in_thread
+
+_PROTOCOLS = ("images", "build", "simplestreams")
+
+_log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """What a request says of where an image is."""
+
+    alias: str
+    fingerprint: str
+    server: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A place an image can come from; `name` is an alias or a fingerprint there."""
+
+    protocol: str
+    server: str
+    name: str
+
+    def update_source(self) -> dict[str, str]:
+        """Return it as an image keeps it."""
+        return {"protocol": self.protocol, "server": self.server, "alias": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An image that is in the store now."""
+
+    stored: Stored
+    metadata: Metadata
+    properties: Mapping[str, str]
+    filename: str
+
+
+class ImageSources:
+    """Servers and recipes. `start` reads the recipes."""
+
+    def __init__(self, store: ImageStore, settings: Settings, cache: Path) -> None:
+        self._store = store
+        self._settings = settings
+        self._cache = cache / "streams"
+        self._builder = Builder(store)
+        self._machine = os.uname().machine
+        self._recipes = Recipes({}, self._machine)
+        self._fetching: dict[Origin, _Shared] = {}
+
+    async def start(self) -> None:
+        """Read the recipes. Raises Failed naming a wrong one."""
+        self._recipes = await in_thread(Recipes.load, self._machine)
+
+    def recipes(self) -> list[Listed]:
+        """Return what can be built."""
+        return self._recipes.listed()
+
+    def origin(self, source: Source) -> Origin:
+        """Check what a request says, and name it the one way.
+
+        Raises BadRequest, NotFound for a recipe that does not exist, NotSupported.
+        """
+        name = source.alias or source.fingerprint
+        if source.protocol not in _PROTOCOLS:
+            raise NotSupported(
+                f'Images cannot be fetched by protocol "{source.protocol or "lxd"}": '
+                f"use one of {', '.join(_PROTOCOLS)}"
+            )
+        if not name:
+            raise BadRequest("Must specify one of alias or fingerprint for init from image")
+        if source.protocol == "simplestreams":
+            self._server(source.server)
+            return Origin("simplestreams", source.server.rstrip("/"), name)
+        try:
+            return Origin(source.protocol, "", self._recipes.find(name).alias)
+        except LxpyError:
+            if source.protocol == "images" and self._servers():
+                return Origin("images", "", name)
+            raise
+
+    async def offered(self, origin: Origin) -> str | None:
+        """Return the fingerprint that a server offers now; None where only fetching tells.
+
+        Raises NotFound; Unreachable where neither the server nor what is kept of it can tell.
+        """
+        if origin.protocol != "simplestreams":
+            return None
+        return (await self._server(origin.server).find(origin.name)).fingerprint
+
+    async def fetch(self, origin: Origin, progress: Progress) -> Fetched:
+        """Put an image into the store; callers at the same time share one fetching.
+
+        Raises Failed and others that say why no source has it.
+        """
+        shared = self._fetching.get(origin)
+        if shared is None:
+            shared = self._fetching[origin] = _Shared(lambda tell: self._fetch(origin, tell))
+            shared.task.add_done_callback(lambda done: self._fetched(origin, done))
+        return await shared.wait(progress)
+
+    async def fetch_url(self, url: str, progress: Progress) -> Fetched:
+        """Put the image behind a URL into the store: its headers say where and what it is."""
+        fetcher = Fetcher(f"lxpy {lxpy.__version__}")
+        headers = await fetcher.head(url)
+        fingerprint, address = headers.get("lxd-image-hash"), headers.get("lxd-image-url")
+        if not fingerprint or not address:
+            missing = "LXD-Image-URL" if fingerprint else "LXD-Image-Hash"
+            raise Failed(f"Missing {missing} header in the reply of {url}")
+        async with fetcher.open(address) as download:
+            meter = Meter(progress, "download", "rootfs", download.size)
+            chunks = _counted(download.chunks, meter)
+            stored = await self._store.receive_unified(chunks, fingerprint)
+        return Fetched(stored, await self.checked(stored), {}, address.rpartition("/")[2])
+
+    async def checked(self, stored: Stored, *, thorough: bool = True) -> Metadata:
+        """Return a new image's metadata. Raises Failed, NotSupported; then its files are gone."""
+        try:
+            found = await self._store.inspect(stored, thorough=thorough)
+            if found.type == "virtual-machine":
+                raise NotSupported(
+                    "The image is the disk of a virtual machine: lxpy runs containers only"
+                )
+        except BaseException:
+            if not stored.existed:
+                await self._store.delete(stored.fingerprint)
+            raise
+        return found
+
+    def _fetched(self, origin: Origin, task: asyncio.Future[Fetched]) -> None:
+        self._fetching.pop(origin, None)
+        if not task.cancelled():
+            task.exception()  # seen, should every waiter have given up
+
+    async def _fetch(self, origin: Origin, progress: Progress) -> Fetched:
+        if origin.protocol == "simplestreams":
+            return await self._download(origin.server, origin.name, progress)
+        reasons: list[str] = []
+        if origin.protocol == "images":
+            for server in self._servers():
+                try:
+                    return await self._download(server, origin.name, progress)
+                except (NotFound, Unreachable) as error:
+                    _log.info("image server has it not", server=server, error=str(error))
+                    reasons.append(str(error))
+        try:
+            plan = self._recipes.find(origin.name)
+            if origin.protocol == "build":
+                return await self._build(plan, progress)
+            return await self.fetch(Origin("build", "", plan.alias), progress)
+        except LxpyError as error:
+            if not reasons:
+                raise
+            raise Failed(f"{'; '.join(reasons)}; {error}") from error
+
+    async def _download(self, server: str, name: str, progress: Progress) -> Fetched:
+        streams = self._server(server)
+        offer = await streams.find(name)
+        stored = await streams.download(offer, self._store, progress)
+        found = await self.checked(stored)
+        filename = offer.parts[0].path.rpartition("/")[2]
+        return Fetched(stored, found, offer.properties, filename)
+
+    async def _build(self, plan: Plan, progress: Progress) -> Fetched:
+        mirror = self._settings.get(f"images.mirror.{plan.distribution}")
+        mirror = mirror or os.environ.get(f"LXPY_MIRROR_{plan.distribution.upper()}", "")
+        stored = await self._builder.build(plan, mirror, progress)
+        found = await self.checked(stored, thorough=False)
+        (suffix,) = await self._store.suffixes(stored)
+        name = f"{plan.distribution}-{plan.version}-{plan.architecture}{suffix}"
+        return Fetched(stored, found, {}, name)
+
+    def _server(self, server: str) -> SimpleStreams:
+        return SimpleStreams(server, self._cache, self._machine)
+
+    def _servers(self) -> list[str]:
+        text = self._settings.get("images.servers")
+        return [each.strip() for each in text.split(",") if each.strip()]
+
+
+class _Shared:
+    """Work that several callers wait for; cancelled when the last of them gives up."""
+
+    def __init__(self, work: Callable[[Progress], Awaitable[Fetched]]) -> None:
+        self._ears: list[Progress] = []
+        self.task = asyncio.ensure_future(work(self._tell))
+
+    async def wait(self, progress: Progress) -> Fetched:
+        self._ears.append(progress)
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            if len(self._ears) == 1 and not self.task.done():
+                self.task.cancel()
+                await asyncio.wait([self.task])
+            raise
+        finally:
+            self._ears.remove(progress)
+
+    def _tell(self, stage: str, text: str) -> None:
+        for each in self._ears:
+            each(stage, text)
+
+
+async def _counted(chunks: AsyncIterator[bytes], meter: Meter) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        meter.add(len(chunk))
+        yield chunk

@@ -1,0 +1,360 @@
+"""Images: uploaded, fetched, built, looked at, changed, deleted; made ready for instances.
+
+Source: LXD docs, "REST API", "Images".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec import UNSET
+
+from lxpy.api import images as api
+from lxpy.client.fetch import Unreachable
+from lxpy.db.base import now
+from lxpy.db.engine import Database
+from lxpy.db.rows import ImageRow
+from lxpy.errors import BadRequest, Failed, LxpyError
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.images.progress import Progress, silent
+from lxpy.images.store import ImageStore, Stored
+from lxpy.instances.expand import merge_patch
+from lxpy.operations.registry import Operation, Registry
+from lxpy.services import image_rows
+from lxpy.services.image_aliases import ImageAliases
+from lxpy.services.image_records import ImageRecords
+from lxpy.services.image_rows import InstanceSource, Obtained, Wish, obtained, shown, writable
+from lxpy.services.image_sources import Fetched, ImageSources, Origin
+from lxpy.services.settings import Settings
+from lxpy.storage import Pool, StoragePools
+
+_PRUNE_S = 24 * 3600
+_EXPIRY_DAYS = "10"
+
+Check = Callable[[Any], None]
+Chunks = AsyncIterator[bytes]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An image's files, and the names under which they are handed out."""
+
+    files: list[tuple[str, Path]]
+
+
+class Images:
+    """The images of every project. `aliases` has their names, `sources` where they come from."""
+
+    def __init__(
+        self,
+        db: Database,
+        store: ImageStore,
+        storage: StoragePools,
+        settings: Settings,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        cache: Path,
+    ) -> None:
+        self.aliases = ImageAliases(db, lifecycle)
+        self.sources = ImageSources(store, settings, cache)
+        self._records = ImageRecords(db, store, storage, lifecycle)
+        self._db = db
+        self._store = store
+        self._storage = storage
+        self._settings = settings
+        self._registry = registry
+
+    async def start(self) -> None:
+        """Make the store usable: what has files but no row, or was half received, is removed."""
+        await self._records.sweep()
+        await self.sources.start()
+
+    # Looking at them
+
+    async def everything(self, project: str) -> list[api.Image]:
+        """Return a project's images, oldest first."""
+        return [shown(row) for row in await self._records.all_of(project)]
+
+    async def get(self, project: str, prefix: str) -> tuple[api.Image, list[Any]]:
+        """Return an image, and what its ETag stands for. Raises NotFound, BadRequest."""
+        row = await self._records.row(project, prefix)
+        return shown(row), writable(row)
+
+    async def export(self, project: str, prefix: str) -> Exported:
+        """Return an image's files. Raises NotFound, BadRequest."""
+        row = await self._records.row(project, prefix)
+        stored = await self._store.stored(row.fingerprint)
+        suffixes = await self._store.suffixes(stored)
+        names = [f"{row.fingerprint}{each}" for each in suffixes]
+        if stored.is_split:
+            names[0] = f"meta-{names[0]}"
+        self._records.tell("retrieved", project, row.fingerprint)
+        return Exported(list(zip(names, stored.files, strict=True)))
+
+    # Changing them
+
+    async def put(self, project: str, prefix: str, wish: api.ImagePut, check: Check) -> None:
+        """Replace the writable part. Raises NotFound, BadRequest."""
+        async with self._db.write() as session:
+            row = await image_rows.find(session, project, prefix)
+            check(writable(row))
+            row.public = wish.public
+            row.auto_update = wish.auto_update
+            row.properties = dict(wish.properties or {})
+            row.expires_at = _time(wish.expires_at)
+            if wish.profiles is not None:
+                row.profiles = wish.profiles
+        self._records.tell("updated", project, row.fingerprint)
+
+    async def patch(self, project: str, prefix: str, wish: api.ImagePatch, check: Check) -> None:
+        """Change what is given. Raises NotFound, BadRequest."""
+        async with self._db.write() as session:
+            row = await image_rows.find(session, project, prefix)
+            check(writable(row))
+            if wish.public is not UNSET:
+                row.public = wish.public
+            if wish.auto_update is not UNSET:
+                row.auto_update = wish.auto_update
+            if wish.properties is not UNSET:
+                row.properties = merge_patch(row.properties, wish.properties or {})
+            if wish.expires_at is not UNSET:
+                row.expires_at = _time(wish.expires_at)
+            if wish.profiles is not UNSET:
+                row.profiles = wish.profiles or []
+        self._records.tell("updated", project, row.fingerprint)
+
+    async def delete(self, project: str, prefix: str) -> Operation:
+        """Start deleting an image. Raises NotFound, BadRequest."""
+        fingerprint = (await self._records.row(project, prefix)).fingerprint
+
+        async def work(_: Operation) -> None:
+            await self._records.delete(project, fingerprint)
+
+        return self._spawn("Deleting image", work, project, fingerprint)
+
+    # New ones
+
+    async def upload_unified(
+        self, project: str, chunks: Chunks, wish: Wish, expected: str
+    ) -> Operation:
+        """Receive an image of one file, then check it. Raises Failed when the disk is full."""
+        await self._records.check(project, wish)
+        stored = await self._store.receive_unified(chunks, expected or None)
+        return self._adopt(project, stored, wish)
+
+    async def upload_split(
+        self, project: str, meta: Chunks, rootfs: Chunks, wish: Wish, expected: str
+    ) -> Operation:
+        """Receive an image of two files, then check it. Raises Failed when the disk is full."""
+        await self._records.check(project, wish)
+        stored = await self._store.receive_split(meta, rootfs, expected or None)
+        return self._adopt(project, stored, wish)
+
+    async def create(self, project: str, wish: api.ImagesPost) -> Operation:
+        """Start fetching or building an image.
+
+        Raises BadRequest for a source that cannot be one, NotFound for an unknown recipe,
+        Conflict for an alias that is taken, NotSupported.
+        """
+        source = wish.source
+        new = Wish(
+            filename=wish.filename,
+            public=wish.public,
+            auto_update=wish.auto_update,
+            properties=wish.properties or {},
+            profiles=wish.profiles or [],
+            expires_at=_time(wish.expires_at),
+            aliases=wish.aliases or [],
+        )
+        await self._records.check(project, new)
+        if source.type == "url":
+            if not source.url:
+                raise BadRequest("Missing URL")
+            return self._fetch_url(project, source.url, new)
+        if source.type != "image" or source.mode not in ("", "pull"):
+            raise BadRequest(
+                f'Invalid images source "{source.type}" with mode "{source.mode}": '
+                "use an image in mode pull, or a url"
+            )
+        origin = self.sources.origin(source)
+
+        async def work(operation: Operation) -> None:
+            row: ImageRow | None = None
+            if origin.protocol != "build":
+                row = await self._cached(project, origin)
+            if row is None:
+                row = await self._fetch(project, origin, new, operation.progress)
+            else:
+                await self._records.claim(project, row.fingerprint, new)
+            _report(operation, row.fingerprint, row.size_bytes)
+
+        return self._spawn("Downloading image", work, project, cancellable=True)
+
+    # For instances
+
+    async def resolve(self, project: str, source: InstanceSource) -> None:
+        """Check up front what can be checked of a new instance's image.
+
+        Raises NotFound for an unknown alias or recipe, BadRequest, NotSupported.
+        """
+        if source.protocol or source.server:
+            self.sources.origin(source)
+        elif source.alias:
+            await self.aliases.get(project, source.alias)
+        elif not source.fingerprint and not source.properties:
+            raise BadRequest("Must specify one of alias, fingerprint or properties for init")
+
+    async def obtain(self, project: str, source: InstanceSource, operation: Operation) -> Obtained:
+        """Return a new instance's image; one that is not here is fetched or built, and cached.
+
+        Raises Failed, NotFound and others that say why there is none.
+        """
+        if not source.protocol and not source.server:
+            row = await self._records.local(project, source)
+        else:
+            origin = self.sources.origin(source)
+            known = await self._cached(project, origin)
+            wish = Wish(cached=True, auto_update=True)
+            row = known or await self._fetch(project, origin, wish, operation.progress)
+        await self._records.touch(row)
+        return obtained(row)
+
+    async def ensure_on_pool(
+        self, pool: Pool, fingerprint: str, progress: Progress = silent
+    ) -> None:
+        """Have an image unpacked on a pool. Raises Failed, NotFound when its files are gone."""
+
+        async def unpack(target: Path) -> None:
+            await self._store.unpack(fingerprint, target, progress)
+
+        await self._storage.ensure_image(pool, fingerprint, unpack)
+
+    # Upkeep
+
+    async def refresh(self, project: str, prefix: str) -> Operation:
+        """Start fetching an image anew where it came from. Raises NotFound, BadRequest."""
+        row = await self._records.row(project, prefix)
+        if not row.update_source:
+            raise BadRequest("The image has no source to be refreshed from: it was uploaded")
+
+        async def work(operation: Operation) -> None:
+            refreshed = await self._refresh(row, operation.progress)
+            operation.update(refreshed=refreshed)
+
+        return self._spawn("Refreshing image", work, project, row.fingerprint)
+
+    async def prune(self) -> None:
+        """Delete cached images that nobody has used for `images.remote_cache_expiry` days."""
+        days = self._settings.get("images.remote_cache_expiry", _EXPIRY_DAYS)
+        before = now() - timedelta(days=int(days))
+        for row in await self._records.cached():
+            if (row.last_used_at or row.uploaded_at) < before:
+                _log.info("cached image expired", project=row.project, image=row.fingerprint)
+                await self._records.delete(row.project, row.fingerprint)
+
+    async def maintain(self) -> None:
+        """Prune now and once a day, for ever."""
+        while True:
+            try:
+                await self.prune()
+            except LxpyError as error:
+                _log.warning("cached images not pruned", error=str(error))
+            await asyncio.sleep(_PRUNE_S)
+
+    # The work
+
+    async def _cached(self, project: str, origin: Origin) -> ImageRow | None:
+        """Return the image if it has come from there before and is still the newest we know."""
+        try:
+            offered = await self.sources.offered(origin)
+        except Unreachable as error:
+            _log.info("image server does not answer", error=str(error))
+            offered = None
+        return await self._records.from_source(project, offered, origin.update_source())
+
+    async def _fetch(
+        self, project: str, origin: Origin, wish: Wish, progress: Progress
+    ) -> ImageRow:
+        fetched = await self.sources.fetch(origin, progress)
+        return await self._record(project, fetched, wish, origin.update_source())
+
+    async def _record(
+        self, project: str, fetched: Fetched, wish: Wish, source: dict[str, str]
+    ) -> ImageRow:
+        """Record an image; one that another request has recorded meanwhile is used, too."""
+        full = replace(
+            wish,
+            filename=wish.filename or fetched.filename,
+            properties={**fetched.properties, **wish.properties},
+            update_source=source,
+        )
+        return await self._records.add(project, fetched.stored, fetched.metadata, full, claim=True)
+
+    def _adopt(self, project: str, stored: Stored, wish: Wish) -> Operation:
+        """Start recording an image that was uploaded."""
+
+        async def work(operation: Operation) -> None:
+            _report(operation, stored.fingerprint, stored.size_bytes)
+            if await self._records.knows(project, stored.fingerprint):
+                raise Failed("Image with same fingerprint already exists")
+            found = await self.sources.checked(stored)
+            await self._records.add(project, stored, found, wish, claim=False)
+
+        return self._spawn("Downloading image", work, project)
+
+    def _fetch_url(self, project: str, url: str, wish: Wish) -> Operation:
+        async def work(operation: Operation) -> None:
+            fetched = await self.sources.fetch_url(url, operation.progress)
+            row = await self._record(project, fetched, wish, {})
+            _report(operation, row.fingerprint, row.size_bytes)
+
+        return self._spawn("Downloading image", work, project, cancellable=True)
+
+    async def _refresh(self, row: ImageRow, progress: Progress) -> bool:
+        """Fetch an image anew; a newer one takes over its names. Tell whether it was newer."""
+        source, old = row.update_source, row.fingerprint
+        origin = Origin(source["protocol"], source.get("server", ""), source["alias"])
+        if await self.sources.offered(origin) == old:
+            return False
+        wish = Wish(
+            public=row.public, auto_update=row.auto_update, cached=row.cached,
+            profiles=row.profiles,
+        )  # fmt: skip
+        new = (await self._fetch(row.project, origin, wish, progress)).fingerprint
+        if new == old:
+            return False
+        await self._records.hand_over(row.project, old, new)
+        await self._records.delete(row.project, old)
+        self._records.tell("refreshed", row.project, new)
+        return True
+
+    def _spawn(
+        self,
+        description: str,
+        work: Callable[[Operation], Any],
+        project: str,
+        fingerprint: str = "",
+        *,
+        cancellable: bool = False,
+    ) -> Operation:
+        resources = {"images": [f"/1.0/images/{fingerprint}"]} if fingerprint else {}
+        return self._registry.spawn(
+            description, work, project=project, resources=resources, cancellable=cancellable
+        )
+
+
+def _report(operation: Operation, fingerprint: str, size_bytes: int) -> None:
+    operation.update(fingerprint=fingerprint, size=str(size_bytes))
+
+
+def _time(value: datetime | None) -> datetime | None:
+    """Return a time, None for one that means never."""
+    return None if value is None or value.year <= 1970 else value
