@@ -201,6 +201,7 @@ class Application:
     def begin(self) -> None:
         """Start what comes up with the daemon, in the background."""
         self._spawn(self.startup.autostart())
+        self._spawn(self.images.maintain())
 
     def host_goes_down(self) -> None:
         """Stop instances as each wants it, then everything (SIGPWR)."""
