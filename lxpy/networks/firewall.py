@@ -17,6 +17,7 @@ from ipaddress import (
 from typing import Any
 
 from lxpy.errors import Failed
+from lxpy.networks import xtables
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import Nic
 from lxpy.networks.render import render
@@ -46,10 +47,13 @@ class ForeignChain:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What of others concerns us: chains that drop, and our own rules in them, by handle."""
+    """What of others concerns us: chains that drop, our own rules in them (by handle), and the
+    families in which iptables-nft has chains.
+    """
 
     chains: tuple[ForeignChain, ...] = ()
     ours: tuple[tuple[str, str, str, int], ...] = ()
+    iptables: frozenset[str] = frozenset()
 
 
 async def apply(config: Bridge, subnets: Sequence[IPv4Network | IPv6Network] = ()) -> Foreign:
@@ -67,6 +71,7 @@ async def apply(config: Bridge, subnets: Sequence[IPv4Network | IPv6Network] = (
         except Failed:  # somebody has changed his chains since we looked
             if attempt == _TRIES - 1:
                 raise
+    await xtables.apply(config, subnets, foreign.iptables)
     return foreign
 
 
@@ -75,6 +80,7 @@ async def remove(bridge: str) -> None:
     foreign = await read_foreign(bridge)
     lines = [*_drop_table("inet", bridge), *_drop_table("bridge", bridge), *_withdrawn(foreign)]
     await _nft("\n".join(lines) + "\n")
+    await xtables.remove(bridge, foreign.iptables)
 
 
 async def read_foreign(bridge: str) -> Foreign:
@@ -87,11 +93,14 @@ def find_foreign(ruleset: bytes, bridge: str) -> Foreign:
     """Find what concerns a network in the output of `nft -j list ruleset`."""
     chains: dict[tuple[str, str, str], tuple[ForeignChain, bool]] = {}
     ours: list[tuple[str, str, str, int]] = []
+    iptables: set[str] = set()
     for item in json.loads(ruleset or b"{}").get("nftables", []):
-        if "chain" in item and item["chain"].get("hook") in _HOOKS:
+        if "chain" in item and _is_foreign(item["chain"]):
             chain = item["chain"]
-            if chain["family"] in _FAMILIES and not chain["table"].startswith("lxpy_"):
-                key = (chain["family"], chain["table"], chain["name"])
+            key = (chain["family"], chain["table"], chain["name"])
+            if xtables.manages(*key):
+                iptables.add(chain["family"])
+            else:
                 chains[key] = (ForeignChain(*key, chain["hook"]), chain.get("policy") == "drop")
         elif "rule" in item:
             rule = item["rule"]
@@ -100,7 +109,16 @@ def find_foreign(ruleset: bytes, bridge: str) -> Foreign:
                 ours.append((*key, rule["handle"]))
             elif key in chains and _drops_all(rule["expr"]):
                 chains[key] = (chains[key][0], True)
-    return Foreign(tuple(chain for chain, drops in chains.values() if drops), tuple(ours))
+    dropping = tuple(chain for chain, drops in chains.values() if drops)
+    return Foreign(dropping, tuple(ours), frozenset(iptables))
+
+
+def _is_foreign(chain: Mapping[str, Any]) -> bool:
+    return (
+        chain.get("hook") in _HOOKS
+        and chain["family"] in _FAMILIES
+        and not chain["table"].startswith("lxpy_")
+    )
 
 
 def _drops_all(expressions: Iterable[Mapping[str, Any]]) -> bool:
@@ -150,26 +168,28 @@ def accepts(
                 continue
             version = 4 if family == "ipv4" else 6
             routed = any(each.version == version for each in subnets)
+            proto = f" meta nfproto {family}" if chain.family == "inet" else ""
             for match in _matches(config.name, chain.hook, family, kind, routed):
+                interface, _, rest = match.partition("|")
                 yield (
                     f"insert rule {chain.family} {_quoted(chain.table)} {_quoted(chain.name)} "
-                    f'{match} accept comment "{_comment(config.name)}"'
+                    f'{interface}{proto}{rest} accept comment "{_comment(config.name)}"'
                 )
 
 
 def _matches(
     bridge: str, hook: str, family: str, kind: Mapping[str, Any], routed: bool
 ) -> Iterator[str]:
-    proto = f"meta nfproto {family}"
+    """Yield what to accept: "INTERFACE|REST"."""
+    inside, outside = f'iifname "{bridge}"|', f'oifname "{bridge}"|'
     if hook == "input":
-        ports = "{ 53, 67 }" if family == "ipv4" else "{ 53, 547 }"
-        yield f'iifname "{bridge}" {proto} udp dport {ports}'
-        yield f'iifname "{bridge}" {proto} tcp dport 53'
-        yield f'iifname "{bridge}" {proto} meta l4proto {"icmp" if family == "ipv4" else "icmpv6"}'
+        yield f"{inside} udp dport {'{ 53, 67 }' if family == 'ipv4' else '{ 53, 547 }'}"
+        yield f"{inside} tcp dport 53"
+        yield f"{inside} meta l4proto {'icmp' if family == 'ipv4' else 'icmpv6'}"
     elif kind["routing"]:
-        yield f'iifname "{bridge}" {proto}'
-        open_ = "" if routed or not kind["nat"] else " ct state established,related"
-        yield f'oifname "{bridge}" {proto}{open_}'
+        yield inside
+        answers_only = kind["nat"] and not routed
+        yield f"{outside} ct state established,related" if answers_only else outside
 
 
 def _withdrawn(foreign: Foreign) -> Iterator[str]:
