@@ -114,7 +114,7 @@ class DirDriver:
         image = layout.image_path(pool, fingerprint)
 
         def check() -> bool:
-            with self._place(pool).users.settled():
+            with layout.told(pool), self._place(pool).users.settled():
                 if not (image / "rootfs").is_dir():
                     return False
                 (image / _DELETED).unlink(missing_ok=True)
@@ -278,7 +278,7 @@ class DirDriver:
         if not directory.is_dir():
             return False
         # Counted before: a first count must still see it.
-        with place.users.settled() as counts:
+        with layout.told(pool), place.users.settled() as counts:
             try:
                 place.trash.discard(directory)
             except FileNotFoundError:
