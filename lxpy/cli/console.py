@@ -59,7 +59,7 @@ def attach(client: Client, name: str, kind: str = "console") -> int:
     body = {"width": width, "height": height, "type": "console"}
     operation = client.begin("POST", f"/1.0/instances/{quote(name)}/console", body)
     control, stream = client.channels(operation, "control", "0")
-    print("To detach from the console, press: <ctrl>+a q", end="\r\n", flush=True)
+    print("To detach from the console, press: <ctrl>+a q", flush=True)
     pump = Pump({stream: 1}, stream, control, 0)
     pump.typed = Detach()
     pump.forwards = False

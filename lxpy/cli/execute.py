@@ -76,7 +76,7 @@ def _attach(client: Client, operation: Json, source: int | None, *, interactive:
     else:
         control, sink, out, err = client.channels(operation, "control", "0", "1", "2")
         outputs = {out: 1, err: 2}
-    sockets = [*outputs, sink, control]
+    data = {sink, *outputs}
     pump = Pump(outputs, sink, control, source)
     numbers = (*terminal.FORWARDED, SIGWINCH) if interactive else terminal.FORWARDED
     try:
@@ -86,9 +86,12 @@ def _attach(client: Client, operation: Json, source: int | None, *, interactive:
                     pump.run(signals)
             else:
                 pump.run(signals)
+            # LXD goes on reading stdin until it is closed; closing control would kill the command.
+            for socket in data:
+                socket.close()
             return client.wait(operation)
     finally:
-        for socket in sockets:
+        for socket in (*data, control):
             socket.close()
 
 

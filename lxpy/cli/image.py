@@ -198,7 +198,13 @@ def build(session: Session, name: str, aliases: tuple[str, ...], public: bool) -
 @option("--alias", "aliases", multiple=True, metavar="NAME", help="New aliases for the image")
 @flag("--auto-update", help="Keep the image up to date after initial copy")
 @flag("--copy-aliases", help="Copy aliases from source")
-@click.option("--mode", type=click.Choice(("pull", "push", "relay")), default="pull", hidden=True)
+@click.option(
+    "--mode",
+    type=click.Choice(("pull", "push", "relay")),
+    default="pull",
+    hidden=True,
+    help="Transfer mode",
+)
 @flag("--public", help="Make image public")
 @_vm
 def copy(

@@ -24,6 +24,10 @@ _RESOLVERS = {
 }
 
 
+#: Letters that YAML takes for line ends or leaves out unless they are escaped.
+_ESCAPED = set("\r\x85\u2028\u2029\ufeff")
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes with double quotes, as Go does, and keeps several lines readable."""
 
@@ -35,7 +39,9 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     style = None
-    if "\n" in text:
+    if set(text) & _ESCAPED:
+        style = '"'
+    elif "\n" in text:
         style = "|"
     elif not text or (_misread(text) and not set(text) & set('"\\')):
         style = '"'

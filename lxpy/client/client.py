@@ -64,8 +64,12 @@ class Client:
             size = body.length if isinstance(body, Upload) else len(body or b"")
             print(f"lxpy: {method} {target} ({size} bytes)", file=sys.stderr)
         connection = Connection(self.path)
-        connection.send(method, target, {"Connection": "close", **(headers or {})}, body)
-        return connection.response()
+        try:
+            connection.send(method, target, {"Connection": "close", **(headers or {})}, body)
+            return connection.response()
+        except BaseException:
+            connection.close()
+            raise
 
     def ask(
         self,

@@ -180,7 +180,13 @@ class Response:
         return self._length
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the body as it comes. Raises Refused when it is cut short."""
+        """Yield the body as it comes, then close. Raises Refused when it is cut short."""
+        try:
+            yield from self._body()
+        finally:
+            self._connection.close()
+
+    def _body(self) -> Iterator[bytes]:
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             while size := int(self._connection.line().split(b";")[0], 16):
                 yield from self._exactly(size)

@@ -86,8 +86,7 @@ class WebSocket:
         except BlockingIOError:
             return
         except OSError:
-            self._out.clear()
-            self.closed = True
+            self._out.clear()  # the peer has gone: reading tells, after what it still said
 
     def send(self, payload: bytes, opcode: int = TEXT) -> None:
         """Send a message, waiting until the kernel has taken it."""
@@ -99,6 +98,8 @@ class WebSocket:
 
     def close(self) -> None:
         """Say goodbye, and end the connection."""
+        if self._connection.fileno() < 0:
+            return
         if not self.closed:
             self.queue(b"\x03\xe8", _CLOSE)  # 1000, normal closure
         try:

@@ -1,0 +1,99 @@
+"""The short way to exec and list says what click's declarations say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from lxpy.cli import fast
+from lxpy.cli.declare import Command
+from lxpy.cli.root import root
+from lxpy.cli.session import Session
+
+CALLS = [
+    ["exec", "c1", "--", "true"],
+    ["exec", "c1", "true"],
+    ["exec", "remote:c1", "-T", "--", "sh", "-c", "exit 7", "--", "-x"],
+    ["exec", "--env", "A=b", "--env=C=d e", "c1", "--cwd", "/", "-t", "--", "ls", "-l"],
+    ["exec", "-n", "--mode", "interactive", "c1", "--", "cat"],
+    ["list"],
+    ["ls", "web", "--format=csv"],
+    ["list", "^a$", "-c", "ns4", "-f", "json", "--fast", "--all-projects"],
+    ["list", "local:", "user.x=1"],
+]
+
+OTHERS = [
+    ["exec", "c1", "ls", "-l"],
+    ["exec", "c1"],
+    ["exec", "--help"],
+    ["exec", "c1", "--user", "1000", "--", "id"],
+    ["exec", "c1", "--mode", "loud", "--", "id"],
+    ["exec", "c1", "-nT", "--", "id"],
+    ["exec", "c1", "--force-interactive=false", "--", "id"],
+    ["list", "-f", "pdf"],
+    ["list", "-c"],
+    ["start", "c1"],
+]
+
+
+def by_click(words: list[str]) -> dict[str, object]:
+    """The arguments that click finds."""
+    name = "list" if words[0] == "ls" else words[0]
+    found = root.get_command(click.Context(root), name)
+    assert isinstance(found, Command)
+    return found.make_context(name, words[1:], obj=Session()).params
+
+
+@pytest.mark.parametrize("words", CALLS, ids=" ".join)
+def test_same_as_click(words: list[str]) -> None:
+    parsed = fast.parse(words)
+    assert parsed is not None
+    clicked = by_click(words)
+    assert {key: clicked[key] for key in parsed} == parsed
+    defaults = by_click([words[0], "a", "b"])
+    left = {key: value for key, value in clicked.items() if key not in parsed}
+    assert left == {key: defaults[key] for key in left}
+
+
+@pytest.mark.parametrize("words", OTHERS, ids=" ".join)
+def test_left_to_click(words: list[str]) -> None:
+    assert fast.parse(words) is None
+
+
+@pytest.mark.parametrize("verb", sorted(fast.FLAGS))
+def test_flags_are_declared(verb: str) -> None:
+    found = root.get_command(click.Context(root), verb)
+    assert isinstance(found, Command)
+    declared = {spelling: o for o in found.params for spelling in (*o.opts, *o.secondary_opts)}
+    for spelling, (parameter, takes) in fast.FLAGS[verb].items():
+        option = declared[spelling]
+        assert isinstance(option, click.Option)
+        assert option.name == parameter
+        assert (option.is_flag, option.multiple) == (takes == "", takes == "*")
+
+
+@pytest.mark.parametrize("words", [["exec", "c1", "true"], ["list"]], ids=" ".join)
+def test_imports_are_light(words: list[str], tmp_path: Path, repository: Path) -> None:
+    """Nothing heavy on the way to a request: neither libraries nor slow parts of Python's own."""
+    code = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(repository)!r})\n"
+        "from lxpy.cli.main import main\n"
+        f"status = main({words!r})\n"
+        "heavy = {'click', 'yaml', 'typing', 'dataclasses', 'http.client', 'asyncio', 'ssl',\n"
+        "         'pathlib', 'urllib', 'email', 'datetime', 'subprocess', 'inspect'}\n"
+        "print(status, sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code],
+        env={"LXPY_DIR": str(tmp_path), "LXPY_CONF": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1 []\n"
+    assert "Cannot reach lxpyd" in done.stderr
