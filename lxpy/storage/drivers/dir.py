@@ -188,8 +188,8 @@ class DirDriver:
             else:
                 await in_thread(self._give_up, to_pool, making)
                 await self._discard(to_pool, making.new)
-            if isinstance(error, Failed) and "No space left on device" in str(error):
-                raise layout.full(to_pool) from error
+            if isinstance(error, Failed):
+                raise layout.copy_failed(to_pool, source.name, error) from error
             raise
 
     async def rename_volume(self, pool: Pool, volume: Volume, target: Volume) -> None:

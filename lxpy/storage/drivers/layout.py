@@ -54,6 +54,19 @@ def full(pool: Pool) -> Failed:
     return Failed(f'No space left in storage pool "{pool.name}": free some at {pool.path}')
 
 
+def copy_failed(pool: Pool, name: str, error: Failed) -> Failed:
+    """Return what `cp` has said in words that help."""
+    text = str(error)
+    if "No space left on device" in text:
+        return full(pool)
+    if "File name too long" in text:
+        return Failed(
+            f'Volume "{name}" cannot be copied: it holds a path of more than 4096 bytes: remove '
+            "or shorten it"
+        )
+    return error
+
+
 def missing(pool: Pool) -> Failed:
     """Return the error of a pool whose directory is not there."""
     return Failed(
