@@ -184,7 +184,7 @@ async def test_a_full_pool(storage: StoragePools, directory: Path, image: str, p
         subprocess.run(["umount", source], check=True)
 
 
-def test_pools(daemon: Daemon, launch: Launch) -> None:
+def test_pools(launch: Launch, daemon: Daemon) -> None:
     api = daemon.api
     default = api.get("/1.0/storage-pools/default")
     assert (default["driver"], default["status"]) == ("dir", "Created")
@@ -193,7 +193,7 @@ def test_pools(daemon: Daemon, launch: Launch) -> None:
     api.post("/1.0/storage-pools", {"name": "aside", "driver": "dir", "description": "x"})
     devices = {"root": {"type": "disk", "path": "/", "pool": "aside"}}
     name = launch(devices=devices)
-    status, reply = api.raw("DELETE", "/1.0/storage-pools/aside")[:2]
+    status, _, reply = api.raw("DELETE", "/1.0/storage-pools/aside")
     assert status == 400 and b"currently in use" in reply
     volumes = api.get("/1.0/storage-pools/aside/volumes?recursion=1&filter=")
     assert {(each["type"], each["name"]) for each in volumes} >= {("container", name)}
@@ -209,7 +209,7 @@ def test_a_custom_volume(daemon: Daemon, launch: Launch) -> None:
     name = launch(devices={"data": disk})
     daemon.lxpy("exec", name, "--", "sh", "-c", "echo text > /data/file")
     assert api.get(f"{path}/data")["used_by"] == [f"/1.0/instances/{name}"]
-    status, reply = api.raw("DELETE", f"{path}/data")[:2]
+    status, _, reply = api.raw("DELETE", f"{path}/data")
     assert status == 400 and b"still in use" in reply
     daemon.lxpy("delete", "--force", name)
     kept = daemon.directory / "storage-pools/default/custom/data/file"
@@ -226,7 +226,7 @@ def test_a_pool_whose_source_is_gone_keeps_nobody_back(own_daemon: Daemon) -> No
     source.rename(source.with_name("away"))
     own_daemon.start()
     assert api.get("/1.0/storage-pools/p")["status"] == "Unavailable"
-    status, reply = api.raw("GET", "/1.0/storage-pools/p/resources")[:2]
+    status, _, reply = api.raw("GET", "/1.0/storage-pools/p/resources")
     assert status == 503 and b"mount or restore it" in reply
     source.with_name("away").rename(source)
     api.get("/1.0/storage-pools/p/resources")

@@ -81,7 +81,7 @@ class VolumeHandlers:
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a custom volume; unlike other objects, LXD does not say where it is."""
-        if request.content_type == "application/octet-stream":
+        if request.headers.get("Content-Type") == "application/octet-stream":
             raise NotSupported("Importing storage volumes is not in this version of lxpy")
         wish = await http.body(request, api.VolumesPost)
         wish.type = request.match_info.get("type", wish.type)
