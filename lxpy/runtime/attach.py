@@ -136,9 +136,11 @@ class Command:
         self._reported(0)
         self.supervisor.loop.forget(self.pidfd)
         try:
-            status = processes.reap(self.pidfd)
+            self._note_end(processes.reap(self.pidfd))
         except ChildProcessError:
-            status = processes.exit_status(self.pidfd)
+            self.supervisor.foreign_status(self.pidfd, self._note_end)
+
+    def _note_end(self, status: int | None) -> None:
         os.close(self.pidfd)
         self.pidfd = -1
         self.status = EXITED_UNKNOWN if status is None else exit_code(status)

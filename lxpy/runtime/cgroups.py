@@ -132,6 +132,11 @@ class Root:
         for mount in [self.layout.v2, *self.layout.mounts_v1()]:
             _remove_tree(f"{mount}/{self.path}")
 
+    def names(self) -> list[str]:
+        """Return the names of the instances that have a group."""
+        with os.scandir(f"{self.layout.v2}/{self.path}") as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+
     def group(self, name: str) -> Group:
         """Return the groups of one instance. Raises ValueError for what is no plain name."""
         if not name or "/" in name or name.startswith("."):

@@ -112,9 +112,13 @@ class Runtime:
         )
         self._link = Link(sock, self._event, self._lost)
         known, self._running = self._running, {}
-        await self._link.request("hello")
-        for name, old in known.items():
-            await self._hand_over(name, old)
+        try:
+            await self._link.request("hello")
+            for name in list(known):
+                await self._hand_over(name, known.pop(name))
+        finally:
+            for name, old in known.items():  # it is gone again: the next one gets them
+                self._running.setdefault(name, old)
         for process in list(self._processes.values()):
             if not process.ended:
                 await self._hand_over_process(process)
@@ -213,12 +217,14 @@ class Runtime:
             if process is not None:
                 process.finish(message["status"])
 
-    def _hold(self, message: dict[str, Any], fds: list[int]) -> Held:
-        values = {key: message[key] for key in Held.__slots__}
-        held = Held(**values)
+    def _hold(self, message: dict[str, Any], fds: list[int]) -> None:
+        held = _held(message)
+        known = self._running.get(held.name)
+        if known is not None and known.held.pid == held.pid:
+            frames.close_all(fds)
+            return
         meter = Meter(self._root.group(held.name))
         self._running[held.name] = _Running(held, fds, meter, message["console_log"])
-        return held
 
     def _exited(self, message: dict[str, Any]) -> None:
         name, pid = message["name"], message["pid"]
@@ -237,8 +243,7 @@ class Runtime:
         self.on_exit(Exit(name, pid, reason, message["status"], message["text"]))
 
     def _hold_process(self, message: dict[str, Any], fds: list[int]) -> None:
-        known = self._processes.get(message["exec"])
-        if known is not None:
+        if message["exec"] in self._processes or message["status"] is not None:
             frames.close_all(fds)
             return
         ends = dict(zip(message["kept"], fds, strict=True))
@@ -279,7 +284,7 @@ class Runtime:
         )  # fmt: skip
         waiting = asyncio.ensure_future(request)
         try:
-            message, fds = await asyncio.shield(waiting)
+            message, _ = await asyncio.shield(waiting)
         except asyncio.CancelledError:
             await self._cancel_start(spec.name, number, waiting)
             raise
@@ -292,7 +297,7 @@ class Runtime:
             for task in tasks:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        return self._hold(message, fds)
+        return _held(message)  # it is known, or has ended again, by the events before the answer
 
     async def _cancel_start(
         self, name: str, number: int, waiting: asyncio.Future[tuple[dict[str, Any], list[int]]]
@@ -300,12 +305,9 @@ class Runtime:
         """Undo a start whose caller was cancelled, and wait until nothing of it is left."""
         with contextlib.suppress(SupervisorLost):
             self.link.tell("abort", name=name, start=number, text="cancelled")
-        try:
-            message, fds = await waiting
-        except (StartFailed, SupervisorLost):
-            return
-        self._hold(message, fds)
-        await self.kill(name)
+        with contextlib.suppress(StartFailed, SupervisorLost):
+            await waiting
+            await self.kill(name)
 
     def _find(self, name: str) -> _Running:
         running = self._running.get(name)
@@ -489,3 +491,7 @@ class Runtime:
     async def remove_node(self, name: str, node: Node) -> None:
         """Take a device node away."""
         await self.link.request("hotplug", name=name, action="remove-node", node=encode(node))
+
+
+def _held(message: dict[str, Any]) -> Held:
+    return Held(**{key: message[key] for key in Held.__slots__})

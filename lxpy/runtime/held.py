@@ -23,17 +23,17 @@ _NOTIFY_BYTES = 8192
 #: Room for the sender's credentials alone: descriptors that a container attaches are dropped.
 _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
 _JOURNALED = ("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count",
-              "privileged", "seccomp_deny", "rlimits", "idmap", "console_log",
+              "starting", "privileged", "seccomp_deny", "rlimits", "idmap", "console_log",
               "console_log_bytes")  # fmt: skip
 
 
 class Container:
     """One container: what identifies it, its descriptors, what init has said."""
 
-    __slots__ = ("cgroup_id", "child", "console_log", "console_log_bytes", "console", "end",
+    __slots__ = ("cgroup_id", "console_log", "console_log_bytes", "console", "end",
                  "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
                  "program", "ready", "restart_count", "rlimits", "seccomp_deny", "shutdown",
-                 "start_time", "started_at", "waiting")  # fmt: skip
+                 "start_time", "started_at", "starting", "waiting")  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
         self.name = name
@@ -44,6 +44,7 @@ class Container:
         self.cgroup_id = 0
         self.started_at = 0.0
         self.ready = False
+        self.starting = True  # init is not executed yet
         self.restart_count = 0
         self.privileged = False
         self.seccomp_deny: list[str] | None = []  # None: no filter at all
@@ -54,7 +55,6 @@ class Container:
         self.program = b""
         self.console: Terminal | None = None
         self.notify: _socket.socket | None = None
-        self.child = True  # adopted ones are not: their exit status goes elsewhere
         self.killed = False
         self.shutdown = ""  # what a systemd of 257 or later said about its end
         self.end: Entry | None = None
@@ -128,7 +128,7 @@ class Container:
     def hear(self) -> bool:
         """Read init's notifications; True when it became ready just now."""
         became = False
-        for _ in range(16):
+        for _ in range(16 if self.notify is not None else 0):
             try:
                 assert self.notify is not None
                 data, ancillary, _, _ = self.notify.recvmsg(_NOTIFY_BYTES, _NOTIFY_ANCILLARY)

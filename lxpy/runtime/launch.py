@@ -164,7 +164,7 @@ class Start:
         container.cgroup_id = self.group.identity()
         container.started_at = time.time()
         self.supervisor.loop.watch(container.pidfd, self._init_ended)
-        self.supervisor.watch_console(container)
+        self.supervisor.consoles.watch(container)
         self.supervisor.send({"event": "network", "start": self.request, "pid": pid})
         self.supervisor.journal.write(self.name, container.entry())
 

@@ -7,28 +7,30 @@ out a spec and reports what happened. It outlives the daemon; nothing here may b
 
 from __future__ import annotations
 
-import _socket
 import os
-import time
 import traceback
 
 from lxpy.kernel import processes
 from lxpy.runtime import frames, hotplug, phases
 from lxpy.runtime.attach import Command
+from lxpy.runtime.consoles import Consoles
 from lxpy.runtime.held import Container, judge
 from lxpy.runtime.journal import Journal
 from lxpy.runtime.launch import Start, StepFailed, UserNamespaces
-from lxpy.runtime.loop import IN, OUT, Loop
-from lxpy.runtime.terminal import Spectator, resize
+from lxpy.runtime.loop import Loop
+from lxpy.runtime.peer import Peer
+from lxpy.runtime.terminal import resize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Callable
 
     from lxpy.runtime.cgroups import Group, Root
     from lxpy.runtime.frames import Message
 
 _REMOVAL_TRIES = 200
+_STATUS_TRIES = 38  # two seconds in all
 
 
 class Supervisor:
@@ -46,50 +48,15 @@ class Supervisor:
         self.starts: dict[str, Start] = {}
         self.commands: dict[str, Command] = {}
         self.ends: list[Message] = []  # told again until the daemon has acknowledged them
-        self._listener = listener
-        self._client: _socket.socket | None = None
-        self._outbox: list[tuple[bytes, list[int], int]] = []
-        self.loop.watch(listener.fileno(), self._accept)
+        self.consoles = Consoles(self.loop)
+        self.peer = Peer(self.loop, listener, self._handle, self._daemon_gone)
 
     # The connection
 
-    def _accept(self, _: int) -> None:
-        fd, _address = self._listener._accept()  # type: ignore[attr-defined]
-        self._disconnect()
-        self._client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
-        self._client.setblocking(False)
-        os.set_inheritable(fd, False)
-        self.loop.watch(fd, self._readable)
-
-    def _disconnect(self) -> None:
-        """The daemon is gone, or another has come: starts that wait for it are given up."""
-        if self._client is not None:
-            self.loop.forget(self._client.fileno())
-            self._client.close()
-            self._client = None
-        for _, fds, _ in self._outbox:
-            frames.close_all(fds)
-        self._outbox.clear()
+    def _daemon_gone(self) -> None:
+        """Give up the starts that wait for it."""
         for start in list(self.starts.values()):
             start.abort("the daemon went away")
-
-    def _readable(self, events: int) -> None:
-        if events & OUT:
-            self._flush()
-        client = self._client
-        for _ in range(64):
-            if client is None or client is not self._client:
-                return
-            try:
-                received = frames.receive(client)
-            except BlockingIOError:
-                return
-            except OSError:
-                received = None
-            if received is None:
-                self._disconnect()
-                return
-            self._handle(*received)
 
     def _handle(self, message: Message, fds: list[int]) -> None:
         request = message.get("id", 0)
@@ -113,37 +80,8 @@ class Supervisor:
             frames.close_all(fds)  # those an operation keeps it has taken out of the list
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:
-        """Send to the daemon, if there is one; never blocks."""
-        if self._client is None:
-            return
-        data, attached, spare = frames.pack(message, fds or [])
-        try:
-            if not self._outbox:
-                try:
-                    frames.send_packed(self._client, data, attached)
-                    return
-                except BlockingIOError:
-                    self.loop.watch(self._client.fileno(), self._readable, IN | OUT)
-            self._outbox.append((data, [os.dup(fd) for fd in attached], -1))
-        except OSError:
-            return  # it is gone: the loop will hear of it
-        finally:
-            if spare >= 0:
-                os.close(spare)
-
-    def _flush(self) -> None:
-        while self._outbox and self._client is not None:
-            data, fds, _ = self._outbox[0]
-            try:
-                frames.send_packed(self._client, data, fds)
-            except BlockingIOError:
-                return
-            except OSError:
-                pass
-            frames.close_all(fds)
-            self._outbox.pop(0)
-        if self._client is not None:
-            self.loop.watch(self._client.fileno(), self._readable, IN)
+        """Send to the daemon, if there is one."""
+        self.peer.send(message, fds)
 
     def answer(self, request: int, result: Message, fds: list[int] | None = None) -> None:
         if request:
@@ -167,8 +105,12 @@ class Supervisor:
         """Init has been executed."""
         container = start.container
         self.containers[start.name] = container
+        container.starting = False
+        self.journal.write(container.name, container.entry())
         self.watch(container)
-        self.answer(start.request, container.describe(), container.descriptors())
+        # An event, so that the daemon knows of it before it hears of its end.
+        self.send({"event": "held", **container.describe()}, container.descriptors())
+        self.answer(start.request, container.describe())
 
     def start_failed(self, start: Start, failure: StepFailed) -> None:
         """Answer when nothing of it is left."""
@@ -177,7 +119,7 @@ class Supervisor:
     def watch(self, container: Container) -> None:
         """Hear of its end, its console and its notifications."""
         self.loop.watch(container.pidfd, lambda _: self._ended(container))
-        self.watch_console(container)
+        self.consoles.watch(container)
         if container.notify is not None:
             self.loop.watch(container.notify.fileno(), lambda _: self._notified(container))
 
@@ -187,17 +129,37 @@ class Supervisor:
             self.send({"event": "ready", "name": container.name})
 
     def _ended(self, container: Container) -> None:
-        status: int | None = None
         try:
             status = processes.reap(container.pidfd)
-            if status is None:
-                return
-        except ChildProcessError:
-            status = processes.exit_status(container.pidfd)
-            if status == 0:
-                status = None  # what a reboot or power-off leaves behind
-        if container.notify is not None:
+            if status is not None:
+                self._note_end(container, status)
+        except ChildProcessError:  # one that was taken over
+            self.loop.forget(container.pidfd)
             container.hear()
+            if container.killed or container.shutdown:
+                self._note_end(container, None)
+                return
+            container.group.kill()
+            # A reboot or a power-off leaves 0 behind, like exit(0).
+            self.foreign_status(container.pidfd, lambda s: self._note_end(container, s or None))
+
+    def foreign_status(
+        self, pidfd: int, then: Callable[[int | None], None], tries: int = 0
+    ) -> None:
+        """Call `then` with the status of another's child, None when it cannot be had.
+
+        The kernel tells it once the parent, the host's init, has collected it.
+        """
+        status = processes.exit_status(pidfd)
+        if status is None and tries < _STATUS_TRIES:
+            delay = 0.001 * 2 ** min(tries, 6)
+            self.loop.later(delay, lambda: self.foreign_status(pidfd, then, tries + 1))
+        else:
+            then(status)
+
+    def _note_end(self, container: Container, status: int | None) -> None:
+        container.hear()
+        if container.notify is not None:
             self.loop.forget(container.notify.fileno())
         reason, code, text = judge(container, status)
         end = {"event": "exit", "name": container.name, "pid": container.pid, "reason": reason,
@@ -205,10 +167,7 @@ class Supervisor:
         container.end = end
         self.journal.write(container.name, {**container.entry(), "end": end})
         self.loop.forget(container.pidfd)
-        if container.console is not None:
-            self._drain(container)
-            container.console.close(self.loop.forget)
-            container.console = None
+        self.consoles.close(container)
         container.close()
         container.group.kill()  # executed commands die with it
         self.remove_group(container.group, lambda: self._gone(container, end))
@@ -242,69 +201,6 @@ class Supervisor:
 
         self.loop.watch(pidfd, ended)
 
-    # Consoles
-
-    def watch_console(self, container: Container) -> None:
-        if container.console is not None:
-            self.loop.watch(container.console.master, lambda e: self._console(container, e))
-
-    def _console(self, container: Container, events: int) -> None:
-        console = container.console
-        if console is None:
-            return
-        if events & OUT and console.write(b""):
-            self.watch_console(container)
-        if events & ~OUT:
-            self._drain(container)
-
-    def _drain(self, container: Container) -> None:
-        console = container.console
-        assert console is not None
-        try:
-            data, rest = console.read(time.monotonic())
-        except OSError:
-            self.loop.forget(console.master)
-            return
-        for fd, spectator in list(console.spectators.items()):
-            try:
-                spectator.offer(data)
-                self._watch_spectator(container, fd, spectator)
-            except OSError:
-                self._leave(container, fd)
-        if rest:
-            self.loop.forget(console.master)
-            self.loop.later(0.1, lambda: self.watch_console(container))
-
-    def _watch_spectator(self, container: Container, fd: int, spectator: Spectator) -> None:
-        events = IN | OUT if spectator.pending else IN
-        self.loop.watch(fd, lambda e: self._spectator(container, fd, e), events)
-
-    def _spectator(self, container: Container, fd: int, events: int) -> None:
-        console = container.console
-        spectator = console.spectators.get(fd) if console is not None else None
-        if console is None or spectator is None:
-            return
-        try:
-            if events & OUT and spectator.flush():
-                self._watch_spectator(container, fd, spectator)
-            if events & ~OUT:
-                data = spectator.sock.recv(4096)
-                if not data:
-                    self._leave(container, fd)
-                elif not console.write(data):
-                    callback = lambda e: self._console(container, e)  # noqa: E731
-                    self.loop.watch(console.master, callback, IN | OUT)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._leave(container, fd)
-
-    def _leave(self, container: Container, fd: int) -> None:
-        console = container.console
-        assert console is not None
-        self.loop.forget(fd)
-        console.spectators.pop(fd).sock.close()
-
     # Executed commands
 
     def command_started(self, command: Command, failure: StepFailed | None) -> None:
@@ -323,7 +219,7 @@ class Supervisor:
         if command.request == 0:
             self.commands.pop(command.id, None)  # refused: nobody knows it
             return
-        if self._client is not None:
+        if self.peer.connected:
             self.send({"event": "exec-exit", **command.describe()})
             command.drop("")
             self.commands.pop(command.id, None)
@@ -411,10 +307,7 @@ class Supervisor:
         container = self.held(message)
         if container.console is None:
             raise StepFailed("console", f"the console of {container.name} was lost", 6)
-        fd = fds.pop(0)
-        spectator = Spectator(fd)
-        container.console.spectators[fd] = spectator
-        self._watch_spectator(container, fd, spectator)
+        self.consoles.attach(container, fds.pop(0))
         return {}
 
     def _console_resize(self, message: Message, fds: list[int]) -> None:
@@ -460,13 +353,19 @@ class Supervisor:
         return {}
 
     def take_over(self) -> None:
-        """Adopt what a former supervisor has left, from the journal."""
-        for name, entry in self.journal.load().items():
+        """Adopt what a former supervisor has left, from the journal; remove what it left half."""
+        entries = self.journal.load()
+        for name in self.root.names():
+            if name not in entries:
+                self._remove_remains(name)
+        for name, entry in entries.items():
             container = Container(name, self.root.group(name))
-            container.child = False
             container.restore(entry)
-            if "end" in entry:
-                self.remove_group(container.group, lambda: None)
+            if container.starting:
+                self.journal.remove(name)
+                self._remove_remains(name)
+            elif "end" in entry:
+                self._remove_remains(name)
                 self.ends.append(entry["end"])
             elif container.alive():
                 self.containers[name] = container
@@ -475,9 +374,13 @@ class Supervisor:
                 reason, status, text = judge(container, None)
                 end = {"event": "exit", "name": name, "pid": container.pid, "reason": reason,
                        "status": status, "text": text}  # fmt: skip
-                container.group.kill()
-                self.remove_group(container.group, lambda: None)
+                self._remove_remains(name)
                 self.ends.append(end)
+
+    def _remove_remains(self, name: str) -> None:
+        group = self.root.group(name)
+        group.kill()
+        self.remove_group(group, lambda: None)
 
 
 _OPERATIONS: dict[str, Callable[[Supervisor, Message, list[int]], Message | None]] = {
