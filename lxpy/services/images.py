@@ -108,7 +108,7 @@ class Images:
             check(writable(row))
             row.public = wish.public
             row.auto_update = wish.auto_update
-            row.properties = dict(wish.properties or {})
+            row.properties = merge_patch({}, wish.properties)
             row.expires_at = _time(wish.expires_at)
             if wish.profiles is not None:
                 row.profiles = wish.profiles
