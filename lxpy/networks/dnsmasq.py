@@ -43,6 +43,7 @@ def configuration(config: Bridge, directory: Path, user: str) -> str:
     return render(
         "dnsmasq.conf.j2",
         bridge=config.name,
+        addresses=[str(each) for each in (ipv4, ipv6) if each is not None],
         directory=directory,
         user=user,
         leases=max(1, min(lent, _MAX_LEASES)),

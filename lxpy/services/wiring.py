@@ -96,7 +96,7 @@ class Wiring:
     async def _try_up(self, name: str) -> None:
         try:
             await self.ready(name)
-        except LxpyError as error:
+        except (LxpyError, OSError) as error:
             _log.warning("network not up", network=name, error=str(error))
 
     async def _adopt(self, found: Found) -> None:

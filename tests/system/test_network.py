@@ -410,6 +410,16 @@ def test_dnsmasq_comes_back(daemon: Daemon, network: str) -> None:
     )
 
 
+def test_a_deleted_bridge_comes_back(daemon: Daemon, launch: Launch, network: str) -> None:
+    """The next who needs it brings it up, with all that were on it."""
+    one = launch(devices=card(network))
+    address = daemon.address(one)
+    subprocess.run(["ip", "link", "delete", network], check=True)
+    two = launch(devices=card(network))
+    assert daemon.address(two) != address
+    assert pings(daemon, two, one) and pings(daemon, one, gateway(daemon, network))
+
+
 def test_networks_outlive_the_daemon(own_daemon: Daemon, busybox_image: Path) -> None:
     import_image(own_daemon, busybox_image, "tiny")
     name = own_daemon.bridge_name()

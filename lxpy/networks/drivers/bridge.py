@@ -45,7 +45,8 @@ class BridgeDriver:
         """Make the bridge as its config says. Raises Conflict, Failed, MissingTool."""
         old, self._config = self._config, Bridge(self.name, config)
         self._up = False
-        self._check_owner()
+        if not self._exists():
+            await self._dnsmasq.stop()  # it would go on listening on the interface that is gone
         bridge, net = self._config, self._facts.netlink
         hwaddr = bridge.text("bridge.hwaddr").lower()
         own = addresses.stable_hwaddr(str(self._facts.root), self.name)
@@ -67,14 +68,15 @@ class BridgeDriver:
         await self._dnsmasq.start(bridge)
         self._up = True
 
-    def _check_owner(self) -> None:
-        """Raise Conflict when an interface of that name is somebody else's."""
+    def _exists(self) -> bool:
+        """Tell whether the bridge is there. Raises Conflict when it is somebody else's."""
         found = self._facts.interfaces.find(self.name)
         if found is not None and (found.kind != "bridge" or found.alias != self._facts.owner):
             raise Conflict(
                 f'Network interface "{self.name}" already exists on this host and is not ours: '
                 "delete it, or give the network another name"
             )
+        return found is not None
 
     def _subnets(self) -> set[Subnet]:
         """The subnets that are routed to the bridge besides its own."""
