@@ -54,8 +54,8 @@ class Builder:
         work.tell("finishing")
         await _run_commands(work.rootfs, plan)
         bundle = work.scratch / "bundle"
-        await in_thread(_dress, work.rootfs, plan)
-        await in_thread(_describe, bundle, plan)
+        await in_thread(dress, work.rootfs, plan)
+        await in_thread(describe, bundle, plan)
         how = await in_thread(default_packer)
         image = work.scratch / f"image{how.suffix}"
         await pack(bundle, work.rootfs, image, how, work.progress)
@@ -83,7 +83,7 @@ async def _run_commands(rootfs: Path, plan: Plan) -> None:
         )  # fmt: skip
 
 
-def _dress(rootfs: Path, plan: Plan) -> None:
+def dress(rootfs: Path, plan: Plan) -> None:
     """Remove what is not wanted; write files, links, services of OpenRC (blocking)."""
     for pattern in plan.remove:
         for path in rootfs.glob(pattern.lstrip("/")):
@@ -123,7 +123,7 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _describe(bundle: Path, plan: Plan) -> None:
+def describe(bundle: Path, plan: Plan) -> None:
     """Write metadata.yaml and the templates (blocking)."""
     now = time.time()
     templates = bundle / "templates"
