@@ -21,9 +21,14 @@ def image(request: pytest.FixtureRequest) -> str:
 
 
 def boot(daemon: Daemon, name: str) -> str:
-    """Wait for the end of its boot; what systemd says of it."""
-    done = daemon.exec(name, "systemctl", "is-system-running", "--wait", check=False, timeout=60)
-    return done.stdout.strip()
+    """Wait for the end of its boot; what systemd says of it, once it listens at all."""
+    command = ("systemctl", "is-system-running", "--wait")
+    end = time.monotonic() + 60
+    while True:
+        done = daemon.exec(name, *command, check=False, timeout=60)
+        if done.stdout.strip() or time.monotonic() > end:
+            return done.stdout.strip()
+        time.sleep(0.1)
 
 
 def test_boots_and_lives(daemon: Daemon, launch: Launch, image: str) -> None:
@@ -62,9 +67,8 @@ def check_network(daemon: Daemon, name: str) -> None:
 
 
 def check_services(daemon: Daemon, name: str) -> None:
-    assert "Debian" in daemon.out(
-        name, "journalctl", "--boot", "--no-pager", "--grep", "Welcome to"
-    )
+    log = daemon.out(name, "journalctl", "--boot", "--no-pager", "--output", "cat")
+    assert "multi-user.target" in log
     daemon.exec(name, "systemd-run", "--wait", "--quiet", "-p", "DynamicUser=yes", "true")
     daemon.exec(name, "systemd-run", "--wait", "--quiet", "-p", "ProtectSystem=strict", "true")
     daemon.exec(name, "systemd-run", "--wait", "--quiet", "-p", "PrivateDevices=yes", "true")
