@@ -101,7 +101,8 @@ class Console:
         """Leave the console to itself. A pending `read` ends. Idempotent."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
+        # Not at once: epoll forgets a closed descriptor, and a pending read would never end.
+        asyncio.get_running_loop().call_soon(self._sock.close)
 
 
 def pipes() -> tuple[dict[str, int], list[int]]:
