@@ -193,7 +193,7 @@ def _fitting(client: Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
         return body
     instance = client.get(f"/1.0/instances/{quote(name)}")
     if instance["status"] == "Frozen":
-        return {**body, "action": "unfreeze"}
+        return {**body, "action": "unfreeze", "stateful": False}
     return {**body, "stateful": bool(body["stateful"] and instance.get("stateful"))}
 
 
