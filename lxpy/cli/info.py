@@ -46,6 +46,8 @@ def _show_instance(client: Client, name: str) -> None:
     if found.get("description"):
         print(f"Description: {found['description']}")
     print(f"Status: {str(found['status']).upper()}")
+    if not state.get("pid") and (reason := found["config"].get("volatile.last_state.exit")):
+        print(f"Ended: {reason}")
     kind = f"{found['type']} (ephemeral)" if found["ephemeral"] else found["type"]
     print(f"Type: {kind}")
     print(f"Architecture: {found['architecture']}")

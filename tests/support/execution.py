@@ -128,9 +128,12 @@ def run(api: Api, name: str, *command: str, stdin: bytes = b"", **fields: Any) -
         readers = [threading.Thread(target=read, args=(stream,)) for stream in ("1", "2")]
         for reader in readers:
             reader.start()
-        for start_at in range(0, len(stdin), 1 << 16):
-            streams.sockets["0"].send(stdin[start_at : start_at + (1 << 16)])
-        streams.sockets["0"].send("")
+        try:
+            for start_at in range(0, len(stdin), 1 << 16):
+                streams.sockets["0"].send(stdin[start_at : start_at + (1 << 16)])
+            streams.sockets["0"].send("")
+        except ConnectionError:
+            pass  # it has ended without waiting for its input
         for reader in readers:
             reader.join(60)
         if problems:

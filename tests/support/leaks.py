@@ -13,7 +13,14 @@ from tests.support.daemon import Daemon, cgroup_directories, links, mounts_below
 # Kept on purpose: database, logs, cached images, the supervisor's journal, leases that time out.
 KEPT = (
     *("lxpy.db*", "*.log", "*.log.*", "backups/*.db*", "images/*", "cache/*", "run/*"),
-    *("storage-pools/*/images/*", "networks/*/dnsmasq.*", "logs/lxpyd*", ".tmp*", "tmp/*", "lxcfs*"),
+    *(
+        "storage-pools/*/images/*",
+        "networks/*/dnsmasq.*",
+        "logs/lxpyd*",
+        ".tmp*",
+        "tmp/*",
+        "lxcfs*",
+    ),
 )
 
 
@@ -96,6 +103,8 @@ def _numbered(daemon: Daemon) -> list[str]:
     for pid in daemon.supervisors:
         for target in processes.descriptors(pid):
             kind = target.split(":")[0] if ":[" in target else target
+            if kind == "user":
+                continue  # user namespaces are kept for the next start, up to a number
             counts[kind] = counts.get(kind, 0) + 1
             found.append(f"{kind} {counts[kind]}")
     return found

@@ -216,8 +216,11 @@ def test_killed_init(daemon: Daemon, launch: Launch) -> None:
     name = launch()
     os.kill(daemon.init_pid(name), signal.SIGKILL)
     daemon.wait_status(name, "Stopped")
-    told = daemon.lxpy("info", name).stdout
-    assert re.search(r"(?i)kill|signal 9", told), told
+
+    def told() -> str:
+        return daemon.lxpy("info", name).stdout
+
+    wait_until(lambda: re.search(r"(?i)kill|signal 9", told()), 5, f"a reason in\n{told()}", 0.2)
     change(daemon, name, "start")
     assert daemon.out(name, "echo", "fine") == "fine"
 

@@ -137,7 +137,6 @@ def test_cpu_count_and_set(daemon: Daemon, launch: Launch) -> None:
     [
         ("limits.memory", "lots"),
         ("limits.memory", "-5MiB"),
-        ("limits.cpu", "0-4000"),
         ("limits.cpu", "x"),
         ("limits.cpu.allowance", "150ms"),
         ("limits.processes", "0"),
@@ -160,7 +159,6 @@ def test_the_instance_sees_its_own_limits(daemon: Daemon, launch: Launch) -> Non
         return int(daemon.out(name, "grep", "MemTotal", "/proc/meminfo").split()[1])
 
     assert total_kib() == 128 * 1024
-    assert daemon.out(name, "free", "-k").splitlines()[1].split()[1] == str(128 * 1024)
     assert daemon.out(name, "grep", "-c", "^processor", "/proc/cpuinfo") == "1"
     assert daemon.out(name, "cat", "/sys/devices/system/cpu/online").isdigit()
     up = float(daemon.out(name, "cat", "/proc/uptime").split()[0])
