@@ -16,7 +16,10 @@ def version(session: Session, remote: str | None) -> None:
     """Show the versions of this command and of the server."""
     client, _ = session.server(remote or "")
     try:
-        found = client.get("/1.0").get("environment", {}).get("server_version", "unknown")
+        environment = client.get("/1.0").get("environment") or {}
+        found = environment.get("server_version", "unknown")
+        if ours := environment.get("lxpy_version"):
+            found = f"{found} (lxpyd {ours})"
     except Unreachable:
         found = "unreachable"
     print(f"Client version: {__version__}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import select
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -259,3 +261,31 @@ def test_refused_upgrade(serve: Serve) -> None:
     answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with pytest.raises(Refused, match="not authorized"):
         serve(saying(answer)).events()
+
+
+def test_ctrl_c_cancels_then_leaves(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first Ctrl-C asks the server to cancel; when it can't, the second one stops waiting."""
+    asked: list[str] = []
+    refusal = b'{"type":"error","error":"This operation can\'t be cancelled","error_code":400}'
+    left = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        head = head_of(connection).decode()
+        asked.append(head.split(" HTTP")[0])
+        if head.startswith("DELETE"):
+            size = len(refusal)
+            connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % size + refusal)
+        else:
+            threading.Thread(target=hold, args=(connection.dup(),)).start()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def hold(connection: socket.socket) -> None:
+        with connection:
+            left.wait(5)
+
+    client = serve(answer)
+    with pytest.raises(KeyboardInterrupt):
+        client.wait({"id": "7"})
+    left.set()
+    assert asked == ["GET /1.0/operations/7/wait?timeout=-1", "DELETE /1.0/operations/7"]
+    assert "can't be cancelled. It goes on; press Ctrl-C again" in capsys.readouterr().err
