@@ -23,10 +23,11 @@ from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.starting import Starter, volume_of
+from lxpy.services.starting import Starter, check_sources, volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Pool
+from lxpy.threads import in_thread
 
 _SOURCES = ("image", "none", "copy")
 
@@ -144,7 +145,7 @@ class Creation:
         elif wish.source.type == "copy":
             fingerprint = base.config.get("volatile.base_image", "")
         instance = await self._completed(base, "copy" if wish.source.type == "copy" else "create")
-        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        pool = await self._pool(instance)
         self._pools.check_root(pool, instance.root_device[1])
         if wish.source.type == "image":
             await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
@@ -159,6 +160,15 @@ class Creation:
             await self._pools.storage.create_volume(pool, volume_of(instance), image_name)
             await self._insert(instance, pool, intent)
         self._created(instance, pool)
+
+    async def _pool(self, instance: Instance) -> Pool:
+        name = instance.root_device[1]["pool"]
+        try:
+            return await self._pools.pool(name)
+        except NotFound as error:
+            raise Failed(
+                f'Failed creating instance record: Failed loading storage pool "{name}": {error}'
+            ) from error
 
     async def _copy(
         self, instance: Instance, pool: Pool, source: Instance, operation: Operation
@@ -231,6 +241,7 @@ class Creation:
             devices.validate(base.expanded_devices, expanded=True, instance=base.name)
         except LxpyError as error:
             raise Failed(f"Failed creating instance record: {error}") from error
+        await in_thread(check_sources, base.expanded_devices)
         config = volatile_config(base.config, base.expanded_devices, self._networks.make_hwaddr)
         config |= {
             "volatile.apply_template": template,

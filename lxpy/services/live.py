@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from lxpy.errors import BadRequest, LxpyError
+from lxpy.errors import BadRequest, Failed, LxpyError
 from lxpy.instances import devices
 from lxpy.instances.expand import changed_keys, device_changes
 from lxpy.instances.limits import KEYS as LIMITS
@@ -71,7 +71,7 @@ class Live:
             if plan.nics:
                 await self._networks.attach(instance, plan.nics, self._pid(instance))
         except LxpyError as error:
-            raise type(error)(f'Failed to start device "{name}": {error}') from error
+            raise Failed(f'Failed to start device "{name}": {error}') from error
 
     async def _remove(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
@@ -87,7 +87,7 @@ class Live:
             for nic in plan.nics:
                 await self._networks.unplug(instance, nic)
         except LxpyError as error:
-            raise type(error)(f'Failed to stop device "{name}": {error}') from error
+            raise Failed(f'Failed to stop device "{name}": {error}') from error
 
     def _pid(self, instance: Instance) -> int:
         held = self._runtime.held(instance.unique_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Layers, Rootfs, Volume
 from lxpy.threads import in_thread
+from lxpy.units import is_false
 
 #: triggers that wait for the next start
 _DEFERRED: dict[str, Trigger] = {"create": "create", "copy": "copy", "rename": "rename"}
@@ -80,7 +81,7 @@ class Starter:
             instance.expanded_devices,
             *await self.look_up(instance.project, devices.needs(instance.expanded_devices)),
         )
-        await in_thread(_check_sources, plan)
+        await in_thread(check_sources, instance.expanded_devices)
         files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
         idmap = _recorded(instance)
         parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus)
@@ -178,10 +179,13 @@ def _recorded(instance: Instance) -> IdMap:
     return IdMap(base, sum(each.size for each in entries if each.kind == "u"), entries)
 
 
-def _check_sources(plan: devices.DevicePlan) -> None:
-    for disk in plan.disks:
-        if disk.required and not os.path.lexists(disk.source):
-            raise missing_source(disk.target, disk.source)
+def check_sources(expanded: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise Failed when a directory or file of the host that a disk needs does not exist."""
+    for name, given in expanded.items():
+        if given.get("type") != "disk" or given.get("pool") or is_false(given.get("required")):
+            continue
+        if not os.path.lexists(given["source"]):
+            raise missing_source(name, given["source"])
 
 
 def _host_nodes(needs: Needs) -> dict[str, HostNode]:

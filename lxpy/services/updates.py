@@ -20,7 +20,9 @@ from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.starting import check_sources
 from lxpy.services.store import InstanceStore
+from lxpy.threads import in_thread
 
 #: what lxpy must not forget, even when a client's PUT leaves it out
 _KEPT = ("volatile.idmap.", "volatile.last_state.", "volatile.uuid", "volatile.base_image")
@@ -135,6 +137,9 @@ class Updates:
         except LxpyError as error:
             raise InvalidConfig(f"Invalid devices: {error}") from error
         _check_root(old, new)
+        before, after = old.expanded_devices, new.expanded_devices
+        changed = {name: each for name, each in after.items() if each != before.get(name)}
+        await in_thread(check_sources, changed)
         nics = _nics(new)
         if nics != _nics(old):
             plan = devices.plan(self._settled(new), nics)

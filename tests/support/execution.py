@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wsproto.utilities import LocalProtocolError
+
 from tests.support.api import Api
 from tests.support.websocket import WebSocket
 
@@ -132,7 +134,7 @@ def run(api: Api, name: str, *command: str, stdin: bytes = b"", **fields: Any) -
             for start_at in range(0, len(stdin), 1 << 16):
                 streams.sockets["0"].send(stdin[start_at : start_at + (1 << 16)])
             streams.sockets["0"].send("")
-        except ConnectionError:
+        except (ConnectionError, LocalProtocolError):
             pass  # it has ended without waiting for its input
         for reader in readers:
             reader.join(60)

@@ -18,9 +18,10 @@ SIZE_MIB = 96
 
 
 @pytest.fixture
-def small(work_directory: Path, commands: Path) -> Iterator[Daemon]:
+def small(work_directory: Path, commands: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """A daemon whose directory is a small file system of its own."""
-    image, directory = work_directory / "small.ext4", work_directory / "small"
+    directory = work_directory / request.node.name
+    image = directory.with_suffix(".ext4")
     directory.mkdir()
     with image.open("wb") as file:
         file.truncate(SIZE_MIB * MIB)
