@@ -29,6 +29,7 @@ __all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "Supe
 
 Reason = Literal["reboot", "poweroff", "exit", "crash"]
 _FREEZE_TIMEOUT_S = 10.0
+_RECONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,15 @@ class Runtime:
         if self._link is None or self._link.closed:
             raise Unavailable("The supervisor is not connected")
         return self._link
+
+    async def linked(self) -> Link:
+        """Return the connection; while a killed supervisor is replaced, wait for the new one.
+
+        Raises Unavailable when none comes.
+        """
+        if self._reconnecting is not None:
+            await asyncio.wait([self._reconnecting], timeout=_RECONNECT_S)
+        return self.link
 
     # Connecting
 
@@ -258,7 +268,7 @@ class Runtime:
 
         Raises StartFailed, or what `network` raised, with nothing left behind.
         """
-        link = self.link
+        link = await self.linked()
         number = link.number()
         failed: list[BaseException] = []
         tasks: list[asyncio.Task[None]] = []
@@ -332,11 +342,11 @@ class Runtime:
 
     async def kill(self, name: str) -> None:
         """Kill everything in it; return when it is reaped and its cgroups are gone."""
-        await self.link.request("kill", name=name)
+        await (await self.linked()).request("kill", name=name)
 
     async def signal(self, name: str, signum: int) -> None:
         """Send a signal to its init."""
-        await self.link.request("signal", name=name, signal=signum)
+        await (await self.linked()).request("signal", name=name, signal=signum)
 
     async def shutdown_init(self, name: str) -> None:
         """Ask its init to shut down, in the way that this init understands.
@@ -427,6 +437,7 @@ class Runtime:
         """
         identifier = secrets.token_hex(8)
         ours: dict[str, int] = {}
+        link = await self.linked()
         theirs: list[int] = []
         if not spec.interactive:
             if stdio is None:
@@ -436,7 +447,7 @@ class Runtime:
         process = Process(self, identifier, spec.name, ours)
         self._processes[identifier] = process
         try:
-            message, fds = await self.link.request(
+            message, fds = await link.request(
                 "exec", [*theirs, *ours.values()], name=spec.name, exec=identifier,
                 spec=encode(spec), keep=list(ours),
             )  # fmt: skip
@@ -461,7 +472,7 @@ class Runtime:
         """Attach to its console."""
         ours, theirs = socket.socketpair()
         try:
-            await self.link.request("console", [theirs.fileno()], name=name)
+            await (await self.linked()).request("console", [theirs.fileno()], name=name)
         except BaseException:
             ours.close()
             raise
@@ -478,19 +489,23 @@ class Runtime:
 
     async def add_disk(self, name: str, disk: Disk) -> None:
         """Show a host path in it, with the same locked flags as at its start."""
-        await self.link.request("hotplug", name=name, action="add-disk", disk=encode(disk))
+        await self._hotplug(name, "add-disk", disk=encode(disk))
 
     async def remove_disk(self, name: str, disk: Disk) -> None:
         """Take a disk away."""
-        await self.link.request("hotplug", name=name, action="remove-disk", disk=encode(disk))
+        await self._hotplug(name, "remove-disk", disk=encode(disk))
 
     async def add_node(self, name: str, node: Node) -> None:
         """Make a device node in its /dev."""
-        await self.link.request("hotplug", name=name, action="add-node", node=encode(node))
+        await self._hotplug(name, "add-node", node=encode(node))
 
     async def remove_node(self, name: str, node: Node) -> None:
         """Take a device node away."""
-        await self.link.request("hotplug", name=name, action="remove-node", node=encode(node))
+        await self._hotplug(name, "remove-node", node=encode(node))
+
+    async def _hotplug(self, name: str, action: str, **device: Any) -> None:
+        link = await self.linked()
+        await link.request("hotplug", name=name, action=action, **device)
 
 
 def _held(message: dict[str, Any]) -> Held:

@@ -15,7 +15,7 @@ from lxpy.runtime import frames, hotplug, phases
 from lxpy.runtime.attach import Command
 from lxpy.runtime.consoles import Consoles
 from lxpy.runtime.held import Container, judge
-from lxpy.runtime.journal import Journal
+from lxpy.runtime.journal import Journal, boot_id
 from lxpy.runtime.launch import Start, StepFailed, UserNamespaces
 from lxpy.runtime.loop import Loop
 from lxpy.runtime.peer import Peer
@@ -41,7 +41,7 @@ class Supervisor:
         self.root = root
         self.stage = f"{run_dir}/stage"
         os.makedirs(self.stage, mode=0o700, exist_ok=True)
-        self.journal = Journal(f"{run_dir}/journal")
+        self.journal = Journal(f"{run_dir}/journal", boot_id())
         self.user_namespaces = UserNamespaces()
         self.own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.containers: dict[str, Container] = {}

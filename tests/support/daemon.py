@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -262,6 +263,9 @@ class Daemon:
             processes.end(pid, signal.SIGKILL)
         self._delete_bridges()
         self._unmount()
+        # What the supervisor has noted was in a boot before.
+        for entry in self.directory.glob("run/journal/*"):
+            entry.write_text(json.dumps({**json.loads(entry.read_text()), "boot": "another"}))
 
     def destroy(self) -> None:
         """Remove whatever is left of it on this host, without its help."""

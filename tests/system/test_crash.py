@@ -88,6 +88,8 @@ def test_killed_during(kind: str, own_daemon: Daemon, busybox_image: Path) -> No
     import_image(own_daemon, busybox_image, "tiny")
     prepare, act = ACTIONS[kind]
     # Once in peace: the image is unpacked, the bridge is there, and the time it takes is known.
+    running(own_daemon, "first")
+    own_daemon.delete("first")
     if prepare:
         prepare(own_daemon, "calm")
     begin = time.monotonic()

@@ -169,3 +169,4 @@ def test_daemonize(own_daemon: Daemon) -> None:
         probe.connect(str(own_daemon.socket))
     own_daemon.lxpy("shutdown", timeout=60)
     wait_until(lambda: not own_daemon.supervisors, 10, "end of the supervisor")
+    wait_until(lambda: not processes.matching(str(log)), 10, "end of the daemon")
