@@ -81,16 +81,20 @@ class IdPool:
 def pool_of(subuid: str, subgid: str, uid_map: str = "", gid_map: str = "") -> IdPool:
     """Return the pool by the texts of /etc/subuid, /etc/subgid and /proc/self/{u,g}id_map.
 
-    Root's own ranges, where both files give it at least one of 65536 ids; else the default range
-    without what other users have. In a nested daemon, only ids that exist in its own namespace.
+    Root's own ranges, where both files give it at least one of 65536 ids; else the default range.
+    Never what other users have: LXD's package gives root and _lxd the same ids, and uses them.
+    In a nested daemon, only ids that exist in its own namespace.
     """
-    own = _join(_intersect(_subids(subuid, root=True), _subids(subgid, root=True)))
+    users = _subids(subuid, root=False) + _subids(subgid, root=False)
+    own = _subtract(
+        _join(_intersect(_subids(subuid, root=True), _subids(subgid, root=True))), users
+    )
     own = [each for each in own if each[1] - each[0] >= DEFAULT_SIZE]
     known = _intersect(_mapped(uid_map), _mapped(gid_map))
     if not own:
         nested = bool(known) and known[-1][1] <= DEFAULT_BASE * 2
         own = [(DEFAULT_SIZE if nested else DEFAULT_BASE, DEFAULT_END)]
-        own = _subtract(own, _subids(subuid, root=False) + _subids(subgid, root=False))
+        own = _subtract(own, users)
     return IdPool(tuple(_intersect(own, known) if known else own))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ def why_not() -> str:
 
 @pytest.fixture(scope="session")
 def work_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the installations are: below /var/tmp, as /tmp may be a tmpfs."""
-    path = Path(f"/var/tmp/lxpy-tests-{os.getpid()}")
-    path.mkdir(mode=0o711)
+    """Where the installations are: below /var/tmp, as /tmp may be a tmpfs; a short path."""
+    path = Path(tempfile.mkdtemp(prefix="lxpy-tests-", dir="/var/tmp"))
+    path.chmod(0o711)
     yield path
     if os.environ.get("LXPY_TESTS_KEEP") != "1":
         shutil.rmtree(path, ignore_errors=True)

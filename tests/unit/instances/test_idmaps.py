@@ -78,6 +78,12 @@ def test_pool_leaves_out_ids_of_users() -> None:
     assert pool.intervals == ((1_065_536, 1_100_000), (1_100_010, idmaps.DEFAULT_END))
 
 
+def test_pool_shares_no_ids_with_lxd() -> None:
+    lines = "_lxd:100000:10000001\nroot:100000:10000001\n"
+    pool = idmaps.pool_of(lines, lines, INITIAL, INITIAL)
+    assert pool.intervals == ((10_100_001, idmaps.DEFAULT_END),)
+
+
 def test_pool_of_a_nested_daemon() -> None:
     own_map = f"0 1000000 {idmaps.NESTING_SIZE}\n"
     pool = idmaps.pool_of("", "", own_map, own_map)
