@@ -105,9 +105,9 @@ class ExecPost(Struct, kw_only=True):
     width: int = 0
     height: int = 0
     record_output: bool = field(name="record-output", default=False)
-    user: int = 0
-    group: int = 0
-    cwd: str = ""
+    user: int | None = None
+    group: int | None = None
+    cwd: str | None = None
 
 
 class ConsolePost(Struct, kw_only=True):

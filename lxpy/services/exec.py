@@ -283,15 +283,15 @@ def _spec(instance: Instance, wish: ExecPost) -> ExecSpec:
     values = {**environment(instance.expanded_config), **(wish.environment or {})}
     values.setdefault("PATH", _PATH)
     values.setdefault("LANG", "C.UTF-8")
-    if wish.user == 0:
+    if not wish.user:
         values.setdefault("HOME", "/root")
         values.setdefault("USER", "root")
     return ExecSpec(
         name=instance.unique_name,
         command=tuple(wish.command),
         environment=values,
-        uid=wish.user,
-        gid=wish.group,
+        uid=wish.user or 0,
+        gid=wish.group or 0,
         cwd=wish.cwd or values.get("HOME", ""),
         interactive=wish.interactive,
         width=wish.width,

@@ -8,7 +8,6 @@ import pytest
 import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 
-
 # The default renderer reads source files to show a traceback, which blocks.
 structlog.configure(processors=[structlog.processors.LogfmtRenderer()])
 
