@@ -111,6 +111,10 @@ class InstanceStore:
     ) -> Instance:
         """Change config keys that lxpy itself keeps; "" removes one."""
         current = self.get(instance.project, instance.name)
+        if last_used_at is None and all(
+            current.config.get(key, "") == value for key, value in changes.items()
+        ):
+            return current
         config = {**current.config, **changes}
         expanded = {**current.expanded_config, **changes}
         return await self.save(
