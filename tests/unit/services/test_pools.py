@@ -1,0 +1,195 @@
+"""Pools and custom volumes as the API has them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lxpy.api import storage as api
+from lxpy.db.engine import Database
+from lxpy.db.upgrade import upgrade
+from lxpy.errors import (
+    BadRequest,
+    Conflict,
+    Failed,
+    InvalidConfig,
+    NotFound,
+    NotSupported,
+    PreconditionFailed,
+    Unavailable,
+)
+from lxpy.events.bus import Bus
+from lxpy.events.lifecycle import Lifecycle
+from lxpy.services.locks import Locks
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.services.volumes import Place, Volumes
+from lxpy.threads import in_thread
+
+
+def anything(_: object) -> None:
+    """Accept every version."""
+
+
+def stale(_: object) -> None:
+    raise PreconditionFailed("ETag doesn't match")
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Database:
+    upgrade(tmp_path / "lxpy.db")
+    return Database(f"sqlite+aiosqlite:///{tmp_path / 'lxpy.db'}")
+
+
+@pytest.fixture
+async def db(opened: Database) -> AsyncIterator[Database]:
+    yield opened
+    await opened.close()
+
+
+def of(db: Database, directory: Path) -> Pools:
+    return Pools(db, directory / "pools", InstanceStore(db), Locks(), Lifecycle(Bus()))
+
+
+@pytest.fixture
+async def pools(db: Database, tmp_path: Path) -> Pools:
+    made = of(db, tmp_path)
+    await made.ensure_default("default")
+    await made.start()
+    return made
+
+
+@pytest.fixture
+def volumes(db: Database, pools: Pools) -> Volumes:
+    return Volumes(db, pools, InstanceStore(db), Locks(), Lifecycle(Bus()))
+
+
+async def test_the_first_start_makes_a_pool(pools: Pools, tmp_path: Path) -> None:
+    (found,) = await pools.list()
+    assert (found.name, found.driver, found.status) == ("default", "dir", "Created")
+    assert found.config == {"source": str(tmp_path / "pools/default")}
+    await pools.ensure_default("other")
+    assert [each.name for each in await pools.list()] == ["default"]
+    assert pools.drivers_in_use() == {"dir"}
+
+
+async def test_create_and_delete(db: Database, pools: Pools, tmp_path: Path) -> None:
+    await pools.create(api.PoolsPost(name="p", driver="dir", description="x"))
+    with pytest.raises(Conflict, match="The storage pool already exists: p"):
+        await pools.create(api.PoolsPost(name="p", driver="dir"))
+    again = of(db, tmp_path)
+    await again.start()
+    assert (await again.get("p"))[0].description == "x"
+    await pools.delete("p")
+    with pytest.raises(NotFound, match="Storage pool not found"):
+        await pools.pool("p")
+    assert not await in_thread((tmp_path / "pools/p").exists)
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "words"),
+    [
+        (api.PoolsPost(name="", driver="dir"), BadRequest, "Invalid storage pool name"),
+        (api.PoolsPost(name="a/b", driver="dir"), BadRequest, "Invalid storage pool name"),
+        (api.PoolsPost(name="p", driver="bogus"), Failed, 'Unknown driver "bogus"'),
+        (
+            api.PoolsPost(name="p", driver="dir", config={"k": "v"}),
+            InvalidConfig,
+            'Invalid option "k"',
+        ),
+        (
+            api.PoolsPost(name="p", driver="dir", config={"source": "/"}),
+            BadRequest,
+            'in use by storage pool "default"',
+        ),
+    ],
+)
+async def test_what_is_refused(
+    pools: Pools, wish: api.PoolsPost, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        await pools.create(wish)
+    assert [each.name for each in await pools.list()] == ["default"]
+
+
+async def test_change(pools: Pools) -> None:
+    await pools.put("default", api.PoolPut(config={"user.a": "1"}, description="x"), anything)
+    await pools.patch("default", api.PoolPatch(config={"user.b": "2"}), anything)
+    found, _ = await pools.get("default")
+    assert found.description == "x"
+    assert {key for key in found.config if key != "source"} == {"user.a", "user.b"}
+    with pytest.raises(BadRequest, match='"source" of storage pool "default" cannot be changed'):
+        await pools.patch("default", api.PoolPatch(config={"source": "/x"}), anything)
+    with pytest.raises(PreconditionFailed):
+        await pools.put("default", api.PoolPut(), stale)
+    assert (await pools.get("default"))[0] == found
+
+
+async def test_a_root_disk_with_a_size_is_refused(pools: Pools) -> None:
+    pool = await pools.pool("default")
+    pools.check_root(pool, {"type": "disk", "path": "/", "pool": "default"})
+    with pytest.raises(InvalidConfig, match="no quotas"):
+        pools.check_root(pool, {"type": "disk", "path": "/", "size": "10GiB"})
+
+
+async def test_a_pool_that_is_gone_comes_back(db: Database, pools: Pools, tmp_path: Path) -> None:
+    await pools.create(api.PoolsPost(name="p", driver="dir"))
+    path, away = tmp_path / "pools/p", tmp_path / "away"
+    await in_thread(path.rename, away)
+    again = of(db, tmp_path)
+    await again.start()
+    assert (await again.get("p"))[0].status == "Unavailable"
+    assert (await again.get("default"))[0].status == "Created"
+    with pytest.raises(Unavailable, match="mount or restore it"):
+        await again.pool("p")
+    await in_thread(away.rename, path)
+    assert (await again.pool("p")).path == path
+    assert (await again.get("p"))[0].status == "Created"
+
+
+async def test_volumes(pools: Pools, volumes: Volumes) -> None:
+    await pools.patch("default", api.PoolPatch(config={"volume.user.x": "1"}), anything)
+    place = Place("default", "custom", "v")
+    wish = api.VolumesPost(name="v", config={"user.y": "2"})
+    await volumes.create("default", "default", wish)
+    with pytest.raises(Conflict, match='Volume by that name already exists: "v"'):
+        await volumes.create("default", "default", wish)
+    found, _ = await volumes.get(place)
+    assert found.config == {"user.x": "1", "user.y": "2"} and found.content_type == "filesystem"
+    with pytest.raises(PreconditionFailed):
+        await volumes.put(place, api.VolumePut(), stale)
+    await volumes.patch(place, api.VolumePatch(description="d", config={"user.x": ""}), anything)
+    await volumes.rename(place, api.VolumePost(name="w"))
+    assert [(each.name, each.config) for each in await volumes.list("default", None)] == [
+        ("w", {"user.y": "2"})
+    ]
+    with pytest.raises(BadRequest, match="The storage pool is currently in use.*custom/w"):
+        await pools.delete("default")
+    await volumes.delete(Place("default", "custom", "w"))
+    with pytest.raises(NotFound, match="Storage pool volume not found"):
+        await volumes.delete(Place("default", "custom", "w"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "error", "words"),
+    [
+        (api.VolumesPost(name="../x"), BadRequest, "Invalid storage volume name"),
+        (api.VolumesPost(name="v", content_type="block"), NotSupported, 'use "filesystem"'),
+        (
+            api.VolumesPost(name="v", source=api.VolumeSource(type="copy", name="w")),
+            NotSupported,
+            "Copying storage volumes",
+        ),
+        (api.VolumesPost(name="v", type="container"), BadRequest, "change the instance"),
+        (api.VolumesPost(name="v", type="bogus"), BadRequest, "Invalid storage volume type"),
+        (api.VolumesPost(name="v", config={"size": "1GiB"}), InvalidConfig, "no quotas"),
+    ],
+)
+async def test_volumes_that_are_refused(
+    volumes: Volumes, wish: api.VolumesPost, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        await volumes.create("default", "default", wish)
+    assert await volumes.list("default", None) == []
