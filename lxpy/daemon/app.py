@@ -120,8 +120,9 @@ class Application:
     def _updates(self) -> Updates:
         live = Live(self.runtime, self.power, self.starter, self.networks)
         return Updates(
-            store=self.store, locks=self.locks, profiles=self.profiles, networks=self.networks,
-            power=self.power, live=live, registry=self.registry, lifecycle=self.lifecycle,
+            store=self.store, locks=self.locks, profiles=self.profiles, pools=self.pools,
+            networks=self.networks, power=self.power, live=live, registry=self.registry,
+            lifecycle=self.lifecycle,
         )  # fmt: skip
 
     def host(self) -> Host:

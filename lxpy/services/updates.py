@@ -21,6 +21,7 @@ from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.starting import check_sources
+from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.threads import in_thread
 
@@ -39,6 +40,7 @@ class Updates:
         store: InstanceStore,
         locks: Locks,
         profiles: Profiles,
+        pools: Pools,
         networks: Networks,
         power: Power,
         live: Live,
@@ -48,6 +50,7 @@ class Updates:
         self._store = store
         self._locks = locks
         self._profiles = profiles
+        self._pools = pools
         self._networks = networks
         self._power = power
         self._live = live
@@ -137,6 +140,9 @@ class Updates:
         except LxpyError as error:
             raise InvalidConfig(f"Invalid devices: {error}") from error
         _check_root(old, new)
+        device = new.root_device[1]
+        if device.get("size"):
+            self._pools.check_root(await self._pools.pool(device["pool"]), device)
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
         await in_thread(check_sources, changed)

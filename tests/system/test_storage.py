@@ -11,6 +11,7 @@ import pytest
 from lxpy.errors import Failed
 from lxpy.images.store import ImageStore
 from lxpy.storage import Layers, Pool, StoragePools, Volume
+from tests.support.api import ApiError
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch
 
@@ -200,6 +201,17 @@ def test_pools(launch: Launch, daemon: Daemon) -> None:
     daemon.lxpy("delete", "--force", name)
     api.call("DELETE", "/1.0/storage-pools/aside")
     assert not (daemon.directory / "storage-pools/aside").exists()
+
+
+def test_a_size_is_refused(launch: Launch, daemon: Daemon) -> None:
+    root = {"type": "disk", "path": "/", "pool": "default", "size": "1GiB"}
+    before = daemon.instances()
+    with pytest.raises(ApiError, match="no quotas"):
+        launch(devices={"root": root})
+    assert daemon.instances() == before
+    name = launch(start=False)
+    with pytest.raises(ApiError, match="no quotas"):
+        daemon.api.patch(f"/1.0/instances/{name}", {"devices": {"root": root}})
 
 
 def test_a_custom_volume(daemon: Daemon, launch: Launch) -> None:
