@@ -53,6 +53,7 @@ class Power:
         self._expected: dict[str, asyncio.Future[Exit]] = {}
         self._stopping: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()
         runtime.on_exit = self._on_exit
 
     # What clients ask for
@@ -284,6 +285,7 @@ class Power:
 
     async def _unexpected(self, exit: Exit) -> None:
         """An instance has rebooted, powered off, or lost its init."""
+        await self._open.wait()
         found = self._store.by_unique_name(exit.name)
         if found is not None:
             async with self._locks.hold("instance", found.project, found.name):
@@ -324,7 +326,8 @@ class Power:
         task.add_done_callback(self._tasks.discard)
 
     async def settle(self) -> None:
-        """Wait until every end that is known of has been dealt with."""
+        """Deal with ends from now on, as networks are there; wait for those known of already."""
+        self._open.set()
         while self._tasks:
             await asyncio.wait(self._tasks)
 
