@@ -265,7 +265,9 @@ def facts(bench: Bench, load: float) -> str:
     versions = []
     for target in bench.targets:
         server = target.api.call("GET", "/1.0")["environment"]
-        versions.append(f"{target.label} {server['server_version']}")
+        # What lxpy is compatible with is no version of its own.
+        version = server.get("lxpy_version", server["server_version"])
+        versions.append(f"{target.label} {version}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     return (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors, {memory:.0f} GiB, "
