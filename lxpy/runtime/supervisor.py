@@ -14,6 +14,7 @@ import sys
 from lxpy.kernel import mounts, processes
 from lxpy.runtime.cgroups import Layout, Root
 from lxpy.runtime.server import Supervisor
+from lxpy.runtime.steps import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main() -> NoReturn:
     processes.protect()
     processes.set_name("lxpy-supervisor")
     processes.adopt_orphans()
+    confine.raise_descriptors()
     root = Root(Layout.detect(), options["cgroup"])
     root.prepare()
     supervisor = Supervisor(options["run-dir"], root, listener)

@@ -11,22 +11,34 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxpy.runtime.plain import Spec
 
-_NOFILE = 1048576
+_NOFILE_SOFT = 1024  # the kernel's own default: programs that use select(2) count on it
+_NOFILE_HARD = 1048576
 _DEFAULT_UMASK = 0o022
+
+
+def raise_descriptors() -> None:
+    """Let this process open as many files as the host allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _NOFILE_HARD:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_NOFILE_HARD, _NOFILE_HARD))
+        except (OSError, ValueError):
+            pass  # a host without CAP_SYS_RESOURCE
+        else:
+            return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_rlimits(rlimits: dict[str, list[int]]) -> None:
     """Set resource limits ("nofile": [soft, hard], -1 for none). As the host's root.
 
-    Hard NOFILE is raised where the host lets us: dbus and databases ask for it.
+    Without a wish of the instance, NOFILE's hard limit is the supervisor's: dbus and databases ask
+    for it.
     """
     if "nofile" not in rlimits:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard < _NOFILE and hard != resource.RLIM_INFINITY:
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, _NOFILE))
-            except (OSError, ValueError):
-                pass  # a host without CAP_SYS_RESOURCE
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soft = _NOFILE_SOFT if hard == resource.RLIM_INFINITY else min(_NOFILE_SOFT, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for name, (soft, hard) in rlimits.items():
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if number is None:
