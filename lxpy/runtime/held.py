@@ -6,13 +6,14 @@ import _socket
 import os
 import struct
 
-from lxpy.kernel import processes, seccomp
+from lxpy.kernel import bpf, processes, seccomp
 from lxpy.runtime import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from lxpy.kernel.bpf import Device
     from lxpy.runtime.cgroups import Group
     from lxpy.runtime.plain import Entry, Spec
     from lxpy.runtime.terminal import Terminal
@@ -22,15 +23,17 @@ SCM_CREDENTIALS = 2
 _NOTIFY_BYTES = 8192
 #: Room for the sender's credentials alone: descriptors that a container attaches are dropped.
 _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
-_JOURNALED = ("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count",
-              "starting", "privileged", "seccomp_deny", "rlimits", "idmap", "console_log",
-              "console_log_bytes")  # fmt: skip
+_JOURNALED = (
+    *("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count"),
+    *("starting", "privileged", "devices", "seccomp_deny", "rlimits", "idmap", "console_log"),
+    "console_log_bytes",
+)
 
 
 class Container:
     """One container: what identifies it, its descriptors, what init has said."""
 
-    __slots__ = ("cgroup_id", "console_log", "console_log_bytes", "console", "end",
+    __slots__ = ("cgroup_id", "devices", "console_log", "console_log_bytes", "console", "end",
                  "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
                  "program", "ready", "restart_count", "rlimits", "seccomp_deny", "shutdown",
                  "start_time", "started_at", "starting", "waiting")  # fmt: skip
@@ -47,6 +50,7 @@ class Container:
         self.starting = True  # init is not executed yet
         self.restart_count = 0
         self.privileged = False
+        self.devices: list[Device] = []  # those it may open beside the standard ones
         self.seccomp_deny: list[str] | None = []  # None: no filter at all
         self.rlimits: dict[str, list[int]] = {}
         self.idmap: list[Any] = []
@@ -63,6 +67,7 @@ class Container:
     def remember(self, spec: Spec) -> None:
         """Take over what commands executed later need to know."""
         self.privileged = spec["privileged"]
+        self.devices = [(n["kind"], n["major"], n["minor"]) for n in spec["nodes"]]
         self.seccomp_deny = spec["seccomp_deny"] if spec["seccomp"] else None
         self.rlimits = spec["rlimits"]
         self.idmap = list(spec["idmap"])
@@ -74,6 +79,19 @@ class Container:
         """Build the seccomp filter. Raises ValueError for an unknown call."""
         self.program = b"" if self.seccomp_deny is None else seccomp.assemble(self.seccomp_deny)
 
+    def restrict_devices(self) -> None:
+        """Let a container without a user namespace open its own devices alone. Raises OSError."""
+        if not self.privileged or self.idmap:
+            return
+        fd = os.open(self.group.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            bpf.restrict_devices(fd, [*bpf.STANDARD, *self.devices])
+        except PermissionError:
+            if processes.in_initial_user_namespace():
+                raise  # else the host around us restricts us all
+        finally:
+            os.close(fd)
+
     def entry(self) -> Entry:
         """Return what the journal keeps."""
         return {key: getattr(self, key) for key in _JOURNALED}
@@ -81,7 +99,9 @@ class Container:
     def restore(self, entry: Entry) -> None:
         """Take the journal's values."""
         for key in _JOURNALED:
-            setattr(self, key, entry[key])
+            if key in entry:  # an older supervisor may not have known it
+                setattr(self, key, entry[key])
+        self.devices = [(kind, major, minor) for kind, major, minor in self.devices]
         self.assemble()
 
     def describe(self) -> Entry:

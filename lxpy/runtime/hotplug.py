@@ -16,9 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lxpy.kernel.bpf import Device
     from lxpy.runtime.frames import Message
     from lxpy.runtime.held import Container
-    from lxpy.runtime.plain import Disk
+    from lxpy.runtime.plain import Disk, Node
     from lxpy.runtime.server import Supervisor
 
 
@@ -27,9 +28,12 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
     container = supervisor.held(message)
     action = message["action"]
     if action == "add-node":
-        _with_dev(container, lambda dev: _add_node(container, dev, message))
+        _with_dev(container, lambda dev: _add_node(container, dev, message["node"]))
+        _allow(supervisor, container, [*container.devices, _device(message["node"])])
         return {}
     if action == "remove-node":
+        gone = _device(message["node"])
+        _allow(supervisor, container, [each for each in container.devices if each != gone])
         _with_dev(container, lambda dev: devices.remove_node(dev, message["node"]["path"]))
         return {}
     if action == "add-disk":
@@ -59,8 +63,17 @@ def _with_dev(container: Container, act: Callable[[int], None]) -> None:
         root.close()
 
 
-def _add_node(container: Container, dev: int, message: Message) -> None:
-    node = message["node"]
+def _device(node: Node) -> Device:
+    return node["kind"], node["major"], node["minor"]
+
+
+def _allow(supervisor: Supervisor, container: Container, allowed: list[Device]) -> None:
+    container.devices = allowed
+    container.restrict_devices()
+    supervisor.journal.write(container.name, container.entry())
+
+
+def _add_node(container: Container, dev: int, node: Node) -> None:
     uid = identity.outside(container.idmap, "u", node["uid"])
     gid = identity.outside(container.idmap, "g", node["gid"])
     devices.make_node(dev, node, uid, gid)

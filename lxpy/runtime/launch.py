@@ -87,8 +87,10 @@ class Start:
             self.container.notify = held.make_notify_socket()
             step = "cgroups"
             payload = self._make_group(uid, gid)
-            step = "fork"
             try:
+                step = "device restrictions"
+                self.container.restrict_devices()
+                step = "fork"
                 self._fork(payload, userns)
             finally:
                 os.close(payload)
