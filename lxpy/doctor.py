@@ -313,14 +313,34 @@ def check_ids(host: Host) -> Iterator[Finding]:
     else:
         text = "not root: some checks were left out"
         yield Finding("identity", "user", Verdict.WARNING, text, "run lxpy doctor as root")
-    mine = [line for line in host.read("/etc/subuid").splitlines() if line.startswith("root:")]
-    size = sum(int(line.split(":")[2]) for line in mine if line.count(":") == 2)
-    if mine and size < 65536:
-        remedy = "give root at least 65536 ids for each instance in /etc/subuid and /etc/subgid"
-        yield Finding("identity", "ids for instances", Verdict.FAILURE, str(size), remedy)
+    ranges = [_subids(line) for line in host.read("/etc/subuid").splitlines()]
+    others = [(first, end) for user, first, end in ranges if user != "root"]
+    sizes = [
+        end - first
+        for user, first, end in ranges
+        if user == "root" and not any(low < end and first < high for low, high in others)
+    ]
+    instances = sum(size // 65536 for size in sizes)
+    subject = "ids for instances"
+    if not instances:
+        text = "from 1000000 on, but those of others in /etc/subuid"
+        yield Finding("identity", subject, Verdict.OK, text)
+    elif instances < 100:
+        text = f"/etc/subuid gives root enough for {instances} instances"
+        remedy = "give root more, or none, in /etc/subuid and /etc/subgid"
+        yield Finding("identity", subject, Verdict.WARNING, text, remedy)
     else:
-        text = f"{size} from /etc/subuid" if mine else "from 1000000 on (no entry in /etc/subuid)"
-        yield Finding("identity", "ids for instances", Verdict.OK, text)
+        text = f"{sum(sizes)} from /etc/subuid"
+        yield Finding("identity", subject, Verdict.OK, text)
+
+
+def _subids(line: str) -> tuple[str, int, int]:
+    """Return user, first and end of a line of subuid(5); an empty range when it is none."""
+    user, _, numbers = line.partition(":")
+    if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", numbers):
+        return "", 0, 0
+    first, count = map(int, numbers.split(":"))
+    return user, first, first + count
 
 
 def _needed(area: str, subject: str, missing: list[str], fine: str, remedy: str) -> Finding:

@@ -163,6 +163,8 @@ def test_the_instance_sees_its_own_limits(daemon: Daemon, launch: Launch) -> Non
     assert daemon.out(name, "cat", "/sys/devices/system/cpu/online").isdigit()
     up = float(daemon.out(name, "cat", "/proc/uptime").split()[0])
     assert up < 60 < float(Path("/proc/uptime").read_text().split()[0])
+    # Running and all tasks: those of the instance.
+    assert int(daemon.out(name, "cat", "/proc/loadavg").split()[3].split("/")[1]) < 20
     configure(daemon, name, limits_memory="96MiB")
     wait_until(lambda: total_kib() == 96 * 1024, 5, "the new limit in /proc/meminfo")
 

@@ -133,16 +133,21 @@ def test_storage_without_idmapped_mounts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "verdict"),
+    ("text", "verdict", "words"),
     [
-        ("", Verdict.OK),
-        ("other:100000:65536\n", Verdict.OK),
-        ("root:1000000:1000000000\n", Verdict.OK),
-        ("root:100000:1000\n", Verdict.FAILURE),
+        ("", Verdict.OK, "1000000"),
+        ("user:100000:65536\n", Verdict.OK, "1000000"),
+        ("root:100000:65535\n", Verdict.OK, "1000000"),
+        ("root:100000:131072\n", Verdict.WARNING, "2 instances"),
+        ("root:1000000:1000000000\nbroken\n", Verdict.OK, "1000000000 from"),
+        ("_lxd:100000:10000001\nroot:100000:10000001\n", Verdict.OK, "1000000 on"),
     ],
 )
-def test_ids(tmp_path: Path, text: str, verdict: Verdict) -> None:
-    assert verdicts(check_ids(host(tmp_path, etc__subuid=text)))["ids for instances"] is verdict
+def test_ids(tmp_path: Path, text: str, verdict: Verdict, words: str) -> None:
+    (found,) = [
+        each for each in check_ids(host(tmp_path, etc__subuid=text)) if "ids" in each.subject
+    ]
+    assert found.verdict is verdict and words in found.text
 
 
 def test_every_problem_has_a_remedy(tmp_path: Path) -> None:
