@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from lxpy.db.base import Config
 from lxpy.db.rows import InstanceProfileRow, InstanceRow, ProfileRow
 
 
@@ -42,3 +44,16 @@ async def assign(
         InstanceProfileRow(instance_id=row.id, position=position, profile_id=ids[name])
         for position, name in enumerate(wanted)
     ]
+
+
+async def note(
+    session: AsyncSession, id: int, config: Config, last_used_at: datetime | None
+) -> None:
+    """Write what lxpy itself keeps of an instance, without loading it."""
+    query = update(InstanceRow).where(InstanceRow.id == id)
+    await session.execute(query.values(config=config, last_used_at=last_used_at))
+
+
+async def delete_by_id(session: AsyncSession, id: int) -> None:
+    """Delete an instance's row, and with it those of its profiles, without loading them."""
+    await session.execute(delete(InstanceRow).where(InstanceRow.id == id))
