@@ -65,11 +65,12 @@ class Lxcfs:
         """End it, once no instance runs."""
         await self.close()
         self._working = False
+        await self._unmount()
         pid = self._pid()
         if pid:
+            # By force: it has nothing to save, and would first sleep for seconds.
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        await self._unmount()
+                os.kill(pid, signal.SIGKILL)
         await in_thread(self._remove)
 
     async def _launch(self) -> None:
@@ -148,10 +149,13 @@ class Lxcfs:
             await run("umount", "--lazy", target, check=False)
 
     def _pid(self) -> int:
+        """Return the pid of our lxcfs, 0 when it is gone."""
         try:
-            return int(self._pidfile.read_text())
+            pid = int(self._pidfile.read_text())
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return 0
+        return pid if os.fsencode(self._directory) in arguments else 0
 
     def _answers(self) -> bool:
         try:

@@ -143,7 +143,21 @@ class Daemon:
         self.api.put("/internal/shutdown", {"force": force, "timeout": int(timeout_s)})
         assert self._process is not None
         self._process.wait(timeout_s)
-        processes.wait_until(lambda: not self.supervisors, 10, "end of the supervisor")
+        try:
+            processes.wait_until(lambda: not self.remains(), 10)
+        except AssertionError:
+            raise AssertionError(f"left after a shutdown: {self.remains()}") from None
+
+    def remains(self) -> list[str]:
+        """What there is of it on this host, other than its directory."""
+        own = {f"lxpy_{bridge}" for bridge in self.bridges}
+        return [
+            *processes.matching(f"{self.directory}/").values(),
+            *(target for target in mounts_below(self.directory) if target != str(self.directory)),
+            *(str(path) for path in cgroup_directories(self.cgroup) if self.cgroup),
+            *(link for link in links() if link in self.bridges),
+            *(table for table in nft_tables() if table.split()[-1] in own),
+        ]
 
     def tail(self, lines: int = 40) -> str:
         """The end of the daemon's log."""
