@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from lxpy.cli.declare import argument, command, flag, group, names, target_option
-from lxpy.cli.delete import path_of
 from lxpy.cli.devices import Devices, Owner, declare_devices, writable
 from lxpy.cli.editor import edit
+from lxpy.cli.removing import path_of
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs, settings, split_snapshot
 from lxpy.cli.yamltext import dump

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lxpy.cli.declare import argument, command, flag, names, option, target_option
-from lxpy.cli.delete import path_of
+from lxpy.cli.removing import path_of
 from lxpy.cli.session import Session
 from lxpy.cli.target import overrides, pairs, split_snapshot
 from lxpy.client.client import Client, Json

@@ -1,4 +1,4 @@
-"""`exec` and `list` without click, which takes 20 ms to import: as long as all else they do.
+"""The verbs of every day without click, which takes 20 ms to import: as long as all else they do.
 
 Only the plainest spellings of the flags are understood here; whatever else there is (help, an
 unknown flag, an error) goes to click. tests/unit/cli/test_fast.py holds both against each other.
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 
 #: Flags by spelling: the parameter, and what it takes: "" nothing, "1" a value, "*" many.
 _GLOBAL = {"--project": ("project", "1"), "-q": ("quiet", ""), "--quiet": ("quiet", "")}
+_ALL = ("every", "")
+_FORCE = {"-f": ("force", ""), "--force": ("force", "")}
+_NEW = {
+    "-c": ("config", "*"),
+    "--config": ("config", "*"),
+    "-d": ("devices", "*"),
+    "--device": ("devices", "*"),
+    "-e": ("ephemeral", ""),
+    "--ephemeral": ("ephemeral", ""),
+    "-n": ("network", "1"),
+    "--network": ("network", "1"),
+    "--no-profiles": ("no_profiles", ""),
+    "-p": ("profiles", "*"),
+    "--profile": ("profiles", "*"),
+    "-s": ("storage", "1"),
+    "--storage": ("storage", "1"),
+}
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "exec": {
         "--cwd": ("cwd", "1"),
@@ -37,6 +54,14 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
         "-f": ("form", "1"),
         "--format": ("form", "1"),
     },
+    "start": {"--all": _ALL},
+    "stop": {"--all": _ALL, **_FORCE},
+    "restart": {"--all": _ALL, **_FORCE},
+    "pause": {"--all": _ALL},
+    "resume": {"--all": _ALL},
+    "delete": _FORCE,
+    "launch": _NEW,
+    "init": _NEW,
 }
 _MODES = ("auto", "interactive", "non-interactive")
 _FORMATS = ("csv", "json", "table", "yaml", "compact")
@@ -88,10 +113,18 @@ def _positional(verb: str, plain: list[str], found: Parsed) -> Parsed | None:
         if len(plain) < 2 or found.get("mode", "auto") not in _MODES:
             return None
         found["instance"], found["command"] = plain[0], tuple(plain[1:])
-    else:
+    elif verb in ("list", "ls"):
         if found.get("form", "table") not in _FORMATS:
             return None
         found["words"] = tuple(plain)
+    elif verb in ("launch", "init"):
+        if len(plain) not in (1, 2):
+            return None
+        found["image"], found["name"] = plain[0], plain[1] if len(plain) == 2 else None
+    else:
+        if not plain and "every" not in found:
+            return None
+        found["instances"] = tuple(plain)
     return found
 
 
@@ -105,7 +138,20 @@ def run(verb: str, session: Session, parsed: Parsed) -> int:
         from lxpy.cli.execute import execute
 
         return execute(session, **parsed)  # type: ignore[arg-type]  # the names are the function's
-    from lxpy.cli.listing import list_instances
+    if verb in ("list", "ls"):
+        from lxpy.cli.listing import list_instances
 
-    list_instances(session, **parsed)  # type: ignore[arg-type]  # likewise
-    return 0
+        list_instances(session, **parsed)  # type: ignore[arg-type]  # likewise
+        return 0
+    if verb == "delete":
+        from lxpy.cli.removing import delete
+
+        return delete(session, **parsed)  # type: ignore[arg-type]  # likewise
+    if verb in ("launch", "init"):
+        from lxpy.cli import making
+
+        image, name = parsed.pop("image"), parsed.pop("name")
+        return getattr(making, verb)(session, image, name, making.DEFAULTS | parsed)  # type: ignore[no-any-return]
+    from lxpy.cli import changing
+
+    return getattr(changing, verb)(session, **parsed)  # type: ignore[no-any-return]

@@ -7,12 +7,12 @@ import sys
 import click
 
 from lxpy.cli import texts
-from lxpy.cli.create import fingerprint
 from lxpy.cli.declare import argument, command, flag, group, names, option
 from lxpy.cli.editor import edit as edit_yaml
 from lxpy.cli.image_alias import alias, set_aliases
 from lxpy.cli.image_list import list_images, megabytes
 from lxpy.cli.image_transfer import export, import_image
+from lxpy.cli.making import fingerprint
 from lxpy.cli.session import Session
 from lxpy.cli.yamltext import dump
 from lxpy.client.client import Client, Json

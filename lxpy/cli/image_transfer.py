@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from lxpy.cli.create import fingerprint
 from lxpy.cli.declare import argument, command, flag, names, option
 from lxpy.cli.image_alias import set_aliases
+from lxpy.cli.making import fingerprint
 from lxpy.cli.progress import Line
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lxpy.cli.create import nic
 from lxpy.cli.declare import argument, command, format_option, group, names, option, target_option
 from lxpy.cli.devices import Devices, Owner
+from lxpy.cli.making import nic
 from lxpy.cli.objects import Kind, declare_common
 from lxpy.cli.render import show
 from lxpy.cli.session import Session

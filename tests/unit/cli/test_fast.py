@@ -1,4 +1,4 @@
-"""The short way to exec and list says what click's declarations say."""
+"""The short way to the verbs of every day says what click's declarations say."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ CALLS = [
     ["ls", "web", "--format=csv"],
     ["list", "^a$", "-c", "ns4", "-f", "json", "--fast", "--all-projects"],
     ["list", "local:", "user.x=1"],
+    ["start", "c1"],
+    ["stop", "c1", "c2", "--force"],
+    ["stop", "--all", "-f"],
+    ["restart", "c1"],
+    ["pause", "c1"],
+    ["resume", "--all"],
+    ["delete", "-f", "c1", "c2"],
+    ["launch", "images:debian/13", "c1"],
+    ["launch", "debian", "-c", "limits.cpu=1", "--config=user.x=y z", "-e", "-p", "default"],
+    ["init", "debian", "c1", "-n", "lxpybr0", "-s", "default", "-d", "root,size=1GiB"],
 ]
 
 OTHERS = [
@@ -36,7 +46,15 @@ OTHERS = [
     ["exec", "c1", "--force-interactive=false", "--", "id"],
     ["list", "-f", "pdf"],
     ["list", "-c"],
-    ["start", "c1"],
+    ["start"],
+    ["stop", "c1", "--timeout", "5"],
+    ["start", "c1", "--console"],
+    ["delete", "-i", "c1"],
+    ["delete"],
+    ["launch"],
+    ["launch", "--empty", "c1"],
+    ["launch", "a", "b", "c"],
+    ["config", "show"],
 ]
 
 
@@ -76,7 +94,17 @@ def test_flags_are_declared(verb: str) -> None:
         assert (option.is_flag, option.multiple) == (takes == "", takes == "*")
 
 
-@pytest.mark.parametrize("words", [["exec", "c1", "true"], ["list"]], ids=" ".join)
+LIGHT = [
+    ["exec", "c1", "true"],
+    ["list"],
+    ["start", "c1"],
+    ["stop", "-f", "c1"],
+    ["delete", "c1"],
+    ["launch", "-q", "images:debian/13", "c1"],
+]
+
+
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_imports_are_light(words: list[str], tmp_path: Path, repository: Path) -> None:
     """Nothing heavy on the way to a request: neither libraries nor slow parts of Python's own."""
     code = (
