@@ -113,7 +113,10 @@ class Runtime:
         Ends that happened meanwhile are told to `on_exit` before this returns.
         """
         self._closing = False
-        await self._connect()
+        try:
+            await self._connect()
+        except SupervisorLost:  # it was about to end: another one is being started
+            await self.linked()
         return [each.held for each in self._running.values()]
 
     async def _connect(self) -> None:
