@@ -22,6 +22,7 @@ from lxpy.daemon.routes import (
     storage,
 )
 from lxpy.db.engine import Database
+from lxpy.db.reserve import Reserve
 from lxpy.db.upgrade import upgrade
 from lxpy.errors import Failed, LxpyError
 from lxpy.events.bus import Bus
@@ -173,6 +174,8 @@ class Application:
     async def start(self) -> None:
         """Make everything ready for requests. Raises LxpyError when that cannot be."""
         try:
+            # A full disk is no reason not to start.
+            await in_thread(Reserve(self.directories.database).lend)
             await in_thread(upgrade, self.directories.database)
         except OSError as error:
             raise Failed(f"Cannot open database {self.directories.database}: {error}") from error

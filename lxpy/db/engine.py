@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -17,7 +18,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from lxpy.db.reserve import Reserve
 from lxpy.errors import Failed
+from lxpy.threads import in_thread
 
 
 class DatabaseUnavailable(Failed):
@@ -40,6 +43,9 @@ class Database:
             event.listen(self.engine.sync_engine, "begin", _begin)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._writing = asyncio.Lock()
+        path = self.engine.url.database
+        on_disk = self.engine.dialect.name == "sqlite" and path not in (None, "", ":memory:")
+        self._reserve = Reserve(Path(path)) if on_disk and path else None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -53,12 +59,14 @@ class Database:
                 raise self._unavailable(error) from error
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
+    async def write(self, *, frees: bool = False) -> AsyncIterator[AsyncSession]:
         """Open a transaction that is committed at the end of the block, one at a time.
 
+        `frees` is for what stops or deletes: it succeeds on a full disk, too.
         Raises DatabaseUnavailable when the commit fails (a full disk, a lost file).
         """
         async with self._writing, self._sessions() as session:
+            await self._look_after_reserve(lend=frees)
             try:
                 yield session
                 await session.commit()
@@ -66,6 +74,15 @@ class Database:
                 if not _is_outage(error):
                     raise
                 raise self._unavailable(error) from error
+
+    async def _look_after_reserve(self, *, lend: bool) -> None:
+        if self._reserve is None:
+            return
+        if lend:
+            await in_thread(self._reserve.lend)
+        elif self._reserve.missing and not await in_thread(self._reserve.keep):
+            cause = OSError("the disk is full, what is left is for stopping and deleting")
+            raise DatabaseUnavailable(self.engine.url.database or self.url, cause)
 
     def _unavailable(self, error: DBAPIError) -> DatabaseUnavailable:
         return DatabaseUnavailable(self.engine.url.database or self.url, error.orig or error)

@@ -136,7 +136,7 @@ class ImageRecords:
         Raises NotFound.
         """
         async with self._locks.hold("image", fingerprint):
-            async with self._db.write() as session:
+            async with self._db.write(frees=True) as session:
                 row = await queries.find(session, project, fingerprint)
                 if row is None:
                     raise NotFound("Image not found")

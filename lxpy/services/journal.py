@@ -35,7 +35,7 @@ class Journal:
 
     async def end(self, id: str) -> None:
         """Cross it out: the work is done, or undone."""
-        async with self._db.write() as session:
+        async with self._db.write(frees=True) as session:
             await intents.end(session, id)
 
     @asynccontextmanager

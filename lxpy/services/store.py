@@ -124,7 +124,7 @@ class InstanceStore:
             last_used_at=last_used_at or current.last_used_at,
         )
         # On every start and stop: one statement instead of loading the row with its profiles.
-        async with self._db.write() as session:
+        async with self._db.write(frees=True) as session:
             await queries.note(session, noted.id, dict(noted.config), noted.last_used_at)
         self._keep(noted)
         return noted
@@ -133,7 +133,7 @@ class InstanceStore:
         """Delete an instance's row; what remains to be removed becomes an intent, whose id it
         returns.
         """
-        async with self._db.write() as session:
+        async with self._db.write(frees=True) as session:
             await queries.delete_by_id(session, instance.id)
             id = intents.add(session, "delete", instance.project, instance.name, **intent)
         self._instances.pop((instance.project, instance.name), None)
