@@ -278,11 +278,14 @@ class Group:
         write(f"{base}/cpu.shares", str(max(2, weight * 1024 // 100)))
 
     def _limit_cpus(self, cpus: str | None) -> None:
-        if "cpuset" not in self.layout.v1:
-            self._set("cpuset", "cpuset.cpus", cpus or "\n", cpus is not None)
-            return
+        """An empty set means all cpus, but none can be emptied while processes run in the group."""
         base = self._base("cpuset")
-        write(f"{base}/cpuset.cpus", cpus or read(f"{os.path.dirname(base)}/cpuset.cpus").strip())
+        if cpus is not None:
+            self._set("cpuset", "cpuset.cpus", cpus, required=True)
+        elif base and read(f"{base}/cpuset.cpus").strip():
+            above = os.path.dirname(base)
+            file = "cpuset.cpus" if "cpuset" in self.layout.v1 else "cpuset.cpus.effective"
+            write(f"{base}/cpuset.cpus", read(f"{above}/{file}").strip())
 
 
 def _or(value: int | None, otherwise: str) -> str:

@@ -25,6 +25,7 @@ STANDARD = (
     ("fuse", 10, 229, 0o666),
     ("net/tun", 10, 200, 0o666),
 )
+_STORE = "nodes"
 DIRECTORIES = (
     ("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755), ("net", 0o755), (".lxc", 0o711),
     (".lxc/proc", 0o555), (".lxc/sys", 0o555),
@@ -55,13 +56,19 @@ def mount_dev(root: Confined, uid: int, gid: int) -> int:
 
 
 def _bind_standard(dev: int, uid: int, gid: int) -> None:
+    """Make the nodes in the scratch directory, our working directory, and bind them.
+
+    Kernels before 6.15 clone nothing out of a mount that is not attached.
+    """
     store = mounts.make("tmpfs", {"size": "64k", "mode": "0700"}, mounts.NOSUID)
-    for name, major, minor, mode in STANDARD:
-        node = name.rpartition("/")[2]
-        os.mknod(node, mode | stat.S_IFCHR, os.makedev(major, minor), dir_fd=store)
-        os.chown(node, uid, gid, dir_fd=store)
-        bind_file(dev, name, mounts.clone_tree(node, dir_fd=store))
+    os.mkdir(_STORE, 0o700)
+    mounts.attach(store, _STORE, path=_STORE)
     os.close(store)
+    for name, major, minor, mode in STANDARD:
+        node = f"{_STORE}/{name.rpartition('/')[2]}"
+        os.mknod(node, mode | stat.S_IFCHR, os.makedev(major, minor))
+        os.chown(node, uid, gid)
+        bind_file(dev, name, mounts.clone_tree(node))
 
 
 def bind_file(dev: int, name: str, mount_fd: int) -> None:

@@ -107,7 +107,10 @@ def test_limits_of_version_2(tmp_path: Path) -> None:
     }
     for name in names:
         (base / name).write_text("")
+    (base / "cpuset.cpus").write_text("1\n")
+    (base.parent / "cpuset.cpus.effective").write_text("0-3\n")
     group.limit(encode(Limits()))
+    assert (base / "cpuset.cpus").read_text() == "0-3"  # cannot be emptied while it is in use
     assert (base / "memory.max").read_text() == "max"
     assert (base / "cpu.max").read_text() == "max 100000"
     assert (base / "pids.max").read_text() == "max"
