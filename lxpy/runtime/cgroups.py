@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from lxpy.kernel import mounts
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxpy.runtime.plain import Limits
@@ -22,6 +24,8 @@ _V1_NAMES = {
     "net_prio", "hugetlb", "pids", "rdma", "misc",
 }  # fmt: skip
 MAX_DEPTH = "100"  # a container nests as it likes, but not until the host cannot clean up
+#: The last name of where an installation mounts `name=systemd` on a host that has none.
+OWN_SYSTEMD = "systemd-cgroup"
 DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
 
@@ -60,8 +64,11 @@ class Layout:
         self.v2_controllers = frozenset(controllers)
 
     @classmethod
-    def detect(cls, mountinfo: str = "/proc/self/mountinfo") -> Layout:
-        """Find the hierarchies. Raises FileNotFoundError when cgroup2 is not mounted."""
+    def detect(cls, mountinfo: str = "/proc/self/mountinfo", *, run_dir: str = "") -> Layout:
+        """Find the hierarchies, without those that other installations than `run_dir` have mounted.
+
+        Raises FileNotFoundError when cgroup2 is not mounted.
+        """
         v2 = ""
         v1: dict[str, str] = {}
         named: dict[str, str] = {}
@@ -70,6 +77,8 @@ class Layout:
                 before, _, after = line.partition(" - ")
                 point = before.split()[4].encode().decode("unicode_escape")
                 kind, _, options = (after.split() + ["", "", ""])[:3]
+                if os.path.basename(point) == OWN_SYSTEMD and os.path.dirname(point) != run_dir:
+                    continue
                 if kind == "cgroup2" and not v2:
                     v2 = point
                 elif kind == "cgroup":
@@ -81,6 +90,22 @@ class Layout:
         if not v2:
             raise FileNotFoundError(2, "cgroup2 is mounted nowhere: mount it at /sys/fs/cgroup")
         return cls(v2, v1, named)
+
+    def mount_systemd(self, run_dir: str) -> None:
+        """Mount `name=systemd` for guests that know nothing else, where the host has none."""
+        if "systemd" not in self.named:
+            point = f"{run_dir}/{OWN_SYSTEMD}"
+            os.makedirs(point, exist_ok=True)
+            mounts.mount("cgroup", point, "cgroup", data="none,name=systemd")
+            self.named["systemd"] = point
+
+    def unmount_systemd(self, run_dir: str) -> None:
+        """Take away what `mount_systemd` has mounted, when its groups are gone."""
+        point = f"{run_dir}/{OWN_SYSTEMD}"
+        if self.named.get("systemd") == point:
+            mounts.unmount(point, mounts.MNT_DETACH)
+            os.rmdir(point)
+            del self.named["systemd"]
 
     def mounts_v1(self) -> list[str]:
         """Return the mount point of every v1 hierarchy once."""
@@ -173,12 +198,13 @@ class Group:
             os.makedirs(f"{mount}/{self.path}", exist_ok=True)
 
     def delegate_systemd(self, uid: int, gid: int, mount: str) -> None:
-        """Give the private `name=systemd` hierarchy's group to an old systemd."""
+        """Enter the group in the `name=systemd` hierarchy at `mount`; give it to an old systemd."""
         directory = f"{mount}/{self.path}"
         os.makedirs(directory, exist_ok=True)
         os.chown(directory, uid, gid)
         for name in ("cgroup.procs", "tasks"):
             os.chown(f"{directory}/{name}", uid, gid)
+        write(f"{directory}/tasks", "0")
 
     def enter_v1(self) -> None:
         """Move the calling, single-threaded process into every v1 group.

@@ -124,12 +124,13 @@ def _stage(plan: Plan, report: Report) -> None:
     )
     if legacy:
         report.begin("legacy cgroups")
-        plan.group.delegate_systemd(uid, gid, plan.group.layout.named["systemd"])
+        mount = plan.group.layout.named.get("systemd") or mount_steps.mount_systemd()
+        plan.group.delegate_systemd(uid, gid, mount)
     report.begin("namespaces")
     identity.enter_namespaces(plan.userns_fd, spec["hostname"])
     pid, _ = processes.fork(processes.CLONE_PARENT)
     if pid:
-        report.say(pid=pid, steps=report.steps)
+        report.say(pid=pid, legacy=legacy, steps=report.steps)
         return
     report.steps = []
     try:

@@ -150,15 +150,17 @@ class Start:
     def _hear(self, news: dict[str, Any]) -> None:
         self.steps += news.get("steps", [])
         if "pid" in news:
-            self._born(news["pid"])
+            self._born(news["pid"], legacy=news["legacy"])
         elif "exec" in news:
             self._executing = True
         elif "failed" in news:
             self._executing = False
             self.failure = StepFailed(news["step"], news["failed"], news["errno"])
 
-    def _born(self, pid: int) -> None:
+    def _born(self, pid: int, *, legacy: bool) -> None:
         """Init exists, and with it the network namespace that the daemon now fills."""
+        if legacy:
+            self.group.layout.mount_systemd(self.supervisor.run_dir)
         container = self.container
         container.pid = pid
         container.pidfd = os.pidfd_open(pid)  # our own child: cannot be somebody else yet

@@ -39,6 +39,7 @@ class Supervisor:
     def __init__(self, run_dir: str, root: Root, listener: _socket.socket) -> None:
         self.loop = Loop()
         self.root = root
+        self.run_dir = run_dir
         self.stage = f"{run_dir}/stage"
         os.makedirs(self.stage, mode=0o700, exist_ok=True)
         self.journal = Journal(f"{run_dir}/journal", boot_id())

@@ -47,9 +47,10 @@ def main() -> NoReturn:
     processes.set_name("lxpy-supervisor")
     processes.adopt_orphans()
     confine.raise_descriptors()
-    root = Root(Layout.detect(), options["cgroup"])
+    run_dir = options["run-dir"]
+    root = Root(Layout.detect(run_dir=run_dir), options["cgroup"])
     root.prepare()
-    supervisor = Supervisor(options["run-dir"], root, listener)
+    supervisor = Supervisor(run_dir, root, listener)
     supervisor.take_over()
     if ready >= 0:
         os.write(ready, b"ready")
@@ -58,8 +59,9 @@ def main() -> NoReturn:
     gc.freeze()
     supervisor.loop.run()
     root.remove()
+    root.layout.unmount_systemd(run_dir)
     for name in ("supervisor.sock", "stage"):
-        _remove(f"{options['run-dir']}/{name}")
+        _remove(f"{run_dir}/{name}")
     os._exit(0)
 
 

@@ -151,6 +151,16 @@ def make_mount_points(root: Confined, uid: int, gid: int) -> None:
             os.close(root.plain_directory(name))
 
 
+def mount_systemd() -> str:
+    """Mount the v1 hierarchy `name=systemd` in the scratch directory; return where.
+
+    For an old guest on a host without one. The supervisor mounts the same for itself.
+    """
+    os.mkdir("systemd", 0o755)
+    mounts.mount("cgroup", "systemd", "cgroup", data="none,name=systemd")
+    return "systemd"
+
+
 def prepare_disk(disk: Disk, index: int, userns_fd: int) -> bool:
     """Mount a host file or directory at its place in the scratch directory, its flags set.
 

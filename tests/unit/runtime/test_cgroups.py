@@ -160,3 +160,15 @@ def test_instances_by_their_groups(tmp_path: Path) -> None:
     (tmp_path / "cg/lxpy/.supervisor").mkdir()
     (tmp_path / "cg/lxpy/cgroup.procs").write_text("")
     assert Root(layout, "lxpy").names() == ["c1"]
+
+
+def test_hierarchies_of_other_installations_are_theirs(tmp_path: Path) -> None:
+    info = mountinfo(
+        tmp_path,
+        ("cg", "cgroup2", ""),
+        ("a/run/systemd-cgroup", "cgroup", "name=systemd"),
+    )
+    (tmp_path / "cg/cgroup.controllers").write_text("")
+    assert Layout.detect(info).named == {}
+    own = Layout.detect(info, run_dir=f"{tmp_path}/a/run")
+    assert own.named == {"systemd": f"{tmp_path}/a/run/systemd-cgroup"}
