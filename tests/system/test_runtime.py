@@ -178,6 +178,7 @@ async def test_freezing(host: Host) -> None:
     await host.start("c1", init=TICKER)
     await host.runtime.freeze("c1")
     assert host.runtime.is_frozen("c1")
+    await asyncio.sleep(0.2)  # what it has written before is read
     size = host.runtime.console_log("c1").stat().st_size
     await asyncio.sleep(0.3)
     assert host.runtime.console_log("c1").stat().st_size == size
