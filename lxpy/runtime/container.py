@@ -12,63 +12,23 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lxpy.errors import Failed, Unavailable
 from lxpy.runtime import connection, frames, inits, phases
 from lxpy.runtime.cgroups import Layout, Root
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.process import Console, Process, pipes
+from lxpy.runtime.running import Exit, Held, Running, read_held
 from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Spec, encode
 from lxpy.runtime.usage import Meter, Usage
 
 __all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "SupervisorLost",
            "Usage"]  # fmt: skip
 
-Reason = Literal["reboot", "poweroff", "exit", "crash"]
 _FREEZE_TIMEOUT_S = 10.0
 _RECONNECT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A running system, as the supervisor reports it."""
-
-    name: str
-    pid: int
-    start_time: int
-    cgroup_id: int
-    started_at: float
-    ready: bool
-    frozen: bool
-    restart_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """A system ended: why, with which status, and a sentence for people."""
-
-    name: str
-    pid: int
-    reason: Reason
-    status: int
-    text: str
-
-
-class _Running:
-    """A held system and our copies of its descriptors."""
-
-    __slots__ = ("ended", "fds", "held", "log", "meter", "ready")
-
-    def __init__(self, held: Held, fds: list[int], meter: Meter, log: str) -> None:
-        self.held = held
-        self.fds = fds
-        self.meter = meter
-        self.log = log
-        self.ready = held.ready
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Runtime:
@@ -82,7 +42,7 @@ class Runtime:
         self._spawns = spawn
         self._root = Root(Layout.detect(), cgroup)
         self._link: Link | None = None
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._processes: dict[str, Process] = {}
         self._networks: dict[int, Callable[[int], None]] = {}
         self._reboots: dict[str, int] = {}
@@ -136,7 +96,7 @@ class Runtime:
             if not process.ended:
                 await self._hand_over_process(process)
 
-    async def _hand_over(self, name: str, old: _Running) -> None:
+    async def _hand_over(self, name: str, old: Running) -> None:
         """Give a new supervisor our copies of what its predecessor held."""
         new = self._running.get(name)
         if new is None or new.held.pid != old.held.pid:
@@ -231,13 +191,13 @@ class Runtime:
                 process.finish(message["status"])
 
     def _hold(self, message: dict[str, Any], fds: list[int]) -> None:
-        held = _held(message)
+        held = read_held(message)
         known = self._running.get(held.name)
         if known is not None and known.held.pid == held.pid:
             frames.close_all(fds)
             return
         meter = Meter(self._root.group(held.name))
-        self._running[held.name] = _Running(held, fds, meter, message["console_log"])
+        self._running[held.name] = Running(held, fds, meter, message["console_log"])
 
     def _exited(self, message: dict[str, Any]) -> None:
         name, pid = message["name"], message["pid"]
@@ -310,7 +270,9 @@ class Runtime:
             for task in tasks:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        return _held(message)  # it is known, or has ended again, by the events before the answer
+        return read_held(
+            message
+        )  # it is known, or has ended again, by the events before the answer
 
     async def _cancel_start(
         self, name: str, number: int, waiting: asyncio.Future[tuple[dict[str, Any], list[int]]]
@@ -322,7 +284,7 @@ class Runtime:
             await waiting
             await self.kill(name)
 
-    def _find(self, name: str) -> _Running:
+    def _find(self, name: str) -> Running:
         running = self._running.get(name)
         if running is None:
             raise StartFailed("find", f"{name} is not running", 3)
@@ -509,7 +471,3 @@ class Runtime:
     async def _hotplug(self, name: str, action: str, **device: Any) -> None:
         link = await self.linked()
         await link.request("hotplug", name=name, action=action, **device)
-
-
-def _held(message: dict[str, Any]) -> Held:
-    return Held(**{key: message[key] for key in Held.__slots__})
