@@ -91,7 +91,8 @@ class Reader(tarfile.TarFile):
     """A TarFile that yields each member once and keeps none of them."""
 
     def __init__(self, stream: Stream) -> None:
-        self.stream = stream
+        # Not "stream": TarFile has an attribute of that name since Python 3.13.
+        self._source = stream
         super().__init__(fileobj=stream, mode="r", encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]
 
     def next(self) -> tarfile.TarInfo | None:
@@ -100,8 +101,8 @@ class Reader(tarfile.TarFile):
         if first is not None:
             self.firstmember = None
             return first  # type: ignore[no-any-return]
-        self.stream.skip_to(self.offset)
-        self.stream.begin_member()
+        self._source.skip_to(self.offset)
+        self._source.begin_member()
         try:
             info = self.tarinfo.fromtarfile(self)
         except tarfile.HeaderError as error:
