@@ -23,8 +23,22 @@ _COMMON = {
     "mount_setattr": 442,
 }
 _BY_MACHINE = {
-    "x86_64": {"pivot_root": 155, "keyctl": 250, "bpf": 321, "renameat2": 316, "execveat": 322},
-    "aarch64": {"pivot_root": 41, "keyctl": 219, "bpf": 280, "renameat2": 276, "execveat": 281},
+    "x86_64": {
+        "pivot_root": 155,
+        "keyctl": 250,
+        "bpf": 321,
+        "renameat2": 316,
+        "execveat": 322,
+        "rt_sigaction": 13,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "keyctl": 219,
+        "bpf": 280,
+        "renameat2": 276,
+        "execveat": 281,
+        "rt_sigaction": 134,
+    },
 }
 MACHINE = os.uname().machine
 NUMBERS = _COMMON | _BY_MACHINE.get(MACHINE, _BY_MACHINE["aarch64"])

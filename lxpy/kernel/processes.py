@@ -23,6 +23,10 @@ CLONE_CHILD_CLEARTID = 0x00200000
 CLONE_CHILD_SETTID = 0x01000000
 CLONE_INTO_CGROUP = 0x200000000
 
+#: of the threads' library. Source: nptl(7), rt_sigaction(2).
+_GLIBC_SIGNALS = (32, 33)
+_SIGACTION_BYTES, _SIGSET_BYTES = 32, 8
+
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_GET_SECUREBITS = 27
@@ -168,6 +172,9 @@ def reset_signals() -> None:
                 _signal.signal(number, _signal.SIG_DFL)
         except (OSError, ValueError):
             continue  # SIGKILL, SIGSTOP and glibc's own
+    for number in _GLIBC_SIGNALS:
+        # glibc 2.36's posix_spawn leaves them ignored, and its sigaction does not touch them.
+        syscall("rt_sigaction", str(number), number, bytes(_SIGACTION_BYTES), 0, _SIGSET_BYTES)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
