@@ -12,7 +12,7 @@ from aiohttp import web
 
 from lxpy.api import envelope
 from lxpy.daemon.filters import Filter
-from lxpy.errors import BadRequest, Failed, PreconditionFailed
+from lxpy.errors import BadRequest, PreconditionFailed
 from lxpy.events.lifecycle import url
 from lxpy.operations.registry import Operation
 from lxpy.units import is_true
@@ -168,13 +168,8 @@ def _json(reply: envelope.Reply, status: int, headers: dict[str, str]) -> web.Re
     )  # fmt: skip
 
 
-def binary_length(request: web.Request) -> int:
-    """Return the announced size of the body in bytes, -1 when it is not announced."""
-    return -1 if request.content_length is None else request.content_length
-
-
 __all__ = [
-    "Failed", "accepted", "binary_length", "body", "check_match", "chosen", "created", "empty",
+    "accepted", "body", "check_match", "chosen", "created", "empty",
     "etag", "failed", "integer", "listing", "project", "project_or_all", "recursion", "segment",
     "sync",
 ]  # fmt: skip

@@ -90,11 +90,6 @@ class Netlink:
                 "set", ifname=name, mtu=mtu, address=hwaddr, IFLA_IFALIAS=alias, state="up"
             )
 
-    async def set_mtu(self, name: str, mtu: int) -> None:
-        """Set the MTU of an interface. Raises Failed."""
-        with _explained(f"setting the MTU of {name}"):
-            await self._route.link("set", ifname=name, mtu=mtu)
-
     async def delete_link(self, name: str) -> bool:
         """Delete an interface; False when there is none. Takes tens of milliseconds."""
         with _explained(f"deleting interface {name}"):

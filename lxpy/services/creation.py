@@ -21,9 +21,10 @@ from lxpy.services.images import Images
 from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
+from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.starting import Starter, check_sources, volume_of
+from lxpy.services.starting import Starter, check_sources, volume_of, with_config
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Pool
@@ -141,7 +142,7 @@ class Creation:
             base = await self._of_image(
                 base, wish, image.architecture, image.properties, image.profiles
             )
-            base = _with(base, {"volatile.base_image": fingerprint})
+            base = with_config(base, {**base.config, "volatile.base_image": fingerprint})
         elif wish.source.type == "copy":
             fingerprint = base.config.get("volatile.base_image", "")
         instance = await self._completed(base, "copy" if wish.source.type == "copy" else "create")
@@ -249,27 +250,11 @@ class Creation:
             "volatile.last_state.power": "STOPPED",
             "volatile.uuid": str(uuid4()),
         }
-        instance = _with(base, config)
+        instance = with_config(base, config)
         await self._networks.validate_nics(
-            instance, devices.plan(instance.config, _nics(instance)).nics
+            instance, devices.plan(instance.config, nic_devices(instance)).nics
         )
         return instance
-
-
-def _nics(instance: Instance) -> dict[str, Mapping[str, str]]:
-    return {
-        name: device
-        for name, device in instance.expanded_devices.items()
-        if device.get("type") == "nic"
-    }
-
-
-def _with(instance: Instance, config: Mapping[str, str]) -> Instance:
-    return replace(
-        instance,
-        config={**instance.config, **config},
-        expanded_config={**instance.expanded_config, **config},
-    )
 
 
 def _architecture(instance: Instance, architecture: str) -> Instance:

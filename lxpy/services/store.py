@@ -5,7 +5,7 @@ Every GET is answered from here; every change is committed before it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from lxpy.db.engine import Database
 from lxpy.db.rows import InstanceRow
 from lxpy.errors import Conflict, NotFound
 from lxpy.instances.expand import expand_config, expand_devices
-from lxpy.instances.model import Instance, Profile, split_unique_name
+from lxpy.instances.model import Instance, split_unique_name
 
 Key = tuple[str, str]
 
@@ -151,13 +151,6 @@ class InstanceStore:
 
     def _keep(self, instance: Instance) -> None:
         self._instances[instance.project, instance.name] = instance
-
-
-def draft(
-    base: Instance, profiles: Iterable[Profile], config: Mapping[str, str] | None = None
-) -> Instance:
-    """Return an instance, not yet stored, with profiles and perhaps another config expanded."""
-    return base.changed(list(profiles), config=config)
 
 
 def _fill(row: InstanceRow, instance: Instance) -> None:

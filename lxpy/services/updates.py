@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from msgspec import UNSET
@@ -18,6 +18,7 @@ from lxpy.operations.registry import Operation, Registry
 from lxpy.services.live import Live
 from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
+from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.starting import check_sources
@@ -146,16 +147,11 @@ class Updates:
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
         await in_thread(check_sources, changed)
-        nics = _nics(new)
-        if nics != _nics(old):
+        nics = nic_devices(new)
+        if nics != nic_devices(old):
             plan = devices.plan(self._settled(new), nics)
             await self._networks.validate_nics(new, plan.nics)
         return new
-
-
-def _nics(instance: Instance) -> dict[str, Mapping[str, str]]:
-    found = instance.expanded_devices.items()
-    return {name: device for name, device in found if device.get("type") == "nic"}
 
 
 def _check_root(old: Instance, new: Instance) -> None:
