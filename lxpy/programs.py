@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lxpy.errors import Failed, MissingTool
@@ -41,6 +41,7 @@ async def run(
     check: bool = True,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end; it has no standard input but `input`, and speaks C's language.
 
@@ -55,6 +56,7 @@ async def run(
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C", **(env or {})},
             cwd=cwd,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError as error:
         package, purpose = _PACKAGES.get(argv[0], (argv[0], "this"))

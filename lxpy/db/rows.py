@@ -175,6 +175,59 @@ class VolumeRow(Base):
     pool: Mapped[PoolRow] = relationship(lazy="joined", innerjoin=True)
 
 
+class InstanceSnapshotRow(Base):
+    """An instance as it was; `data` is what lxpy keeps about the making of it."""
+
+    __tablename__ = "instance_snapshots"
+    __table_args__ = (UniqueConstraint("instance_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    description: Mapped[str] = mapped_column(Text, default="")
+    stateful: Mapped[bool] = mapped_column(default=False)
+    ephemeral: Mapped[bool] = mapped_column(default=False)
+    config: Mapped[Config]
+    devices: Mapped[Devices]
+    profiles: Mapped[list[str]]
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class VolumeSnapshotRow(Base):
+    """A custom volume as it was."""
+
+    __tablename__ = "volume_snapshots"
+    __table_args__ = (UniqueConstraint("volume_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    volume_id: Mapped[int] = mapped_column(ForeignKey("storage_volumes.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    description: Mapped[str] = mapped_column(Text, default="")
+    config: Mapped[Config]
+
+
+class BackupRow(Base):
+    """A backup kept by the daemon, of an instance or of a custom volume."""
+
+    __tablename__ = "backups"
+    __table_args__ = (UniqueConstraint("instance_id", "volume_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    volume_id: Mapped[int | None] = mapped_column(
+        ForeignKey("storage_volumes.id", ondelete="CASCADE")
+    )
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
 class IntentRow(Base):
     """Work that changes the host and is under way: undone or finished when the daemon starts."""
 

@@ -17,7 +17,7 @@ from lxpy.images.store import ImageStore, Stored
 from lxpy.services import image_rows
 from lxpy.services.image_rows import InstanceSource, Wish
 from lxpy.services.locks import Locks
-from lxpy.storage import Pool, StoragePools
+from lxpy.storage import StoragePools
 
 _TOUCH = timedelta(minutes=1)  # how exact last_used_at is: a write for each launch would cost
 
@@ -143,7 +143,7 @@ class ImageRecords:
                 shared = await queries.users_elsewhere(session, fingerprint, row.id)
                 await session.delete(row)
                 pools = [
-                    Pool(each.name, each.driver, each.config)
+                    self._storage.pool(each.name, each.driver, each.config)
                     for each in await pool_queries.everything(session)
                 ]
             if not shared:

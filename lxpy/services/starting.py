@@ -156,7 +156,9 @@ class Starter:
 
 def volume_of(instance: Instance) -> Volume:
     """Return the volume that holds an instance's files."""
-    return Volume(instance.name, storage.VolumeType.CONTAINER, instance.project)
+    size = instance.root_device[1].get("size", "")
+    config = {"size": size} if size else {}
+    return Volume(instance.name, storage.VolumeType.CONTAINER, instance.project, config)
 
 
 def with_config(instance: Instance, config: dict[str, str]) -> Instance:
@@ -168,6 +170,7 @@ def with_config(instance: Instance, config: dict[str, str]) -> Instance:
 
 def _rootfs(found: Rootfs) -> Overlay | Directory:
     if isinstance(found, Layers):
+        assert found.root is not None, "an instance's own volume takes writes"
         return Overlay(found.lower, found.root)
     return Directory(found.path)
 

@@ -62,13 +62,14 @@ class Pools:
         except (LxpyError, OSError) as error:
             # The daemon starts all the same; `start` finds out again why, and tells.
             _log.error("default storage pool not made", pool=name, error=str(error))
-            await self._insert(Pool(name, "dir", self.storage.fill(name, "dir", {})), "")
+            pool = self.storage.pool(name, "dir", self.storage.fill(name, "dir", {}))
+            await self._insert(pool, "")
 
     async def start(self) -> None:
         """Make every pool usable; one that cannot be is told of, and keeps nobody else back."""
         async with self._db.read() as session:
             rows = await queries.everything(session)
-            self._pools = {row.name: _pool(row) for row in rows}
+            self._pools = {row.name: self._of_row(row) for row in rows}
             self._descriptions = {row.name: row.description for row in rows}
         for pool in self._pools.values():
             try:
@@ -87,7 +88,7 @@ class Pools:
     def check_root(self, pool: Pool, device: Mapping[str, str]) -> None:
         """Raise InvalidConfig when a root disk asks for what its pool cannot give (a quota)."""
         size = device.get("size", "")
-        self.storage.validate_volume(pool.driver, {"size": size} if size else {})
+        self.storage.validate_volume(pool, {"size": size} if size else {})
 
     def drivers_in_use(self) -> set[str]:
         """Return the names of the drivers that pools have."""
@@ -116,7 +117,7 @@ class Pools:
             given = {key: value for key, value in (wish.config or {}).items() if value != ""}
             config = self.storage.fill(name, wish.driver, given)
             self._check_source(config["source"])
-            pool = Pool(name, wish.driver, config)
+            pool = self.storage.pool(name, wish.driver, config)
             await self.storage.create(pool)
             try:
                 await self._insert(pool, wish.description)
@@ -147,12 +148,13 @@ class Pools:
                 if have is not None and config.setdefault(key, have) != have:
                     raise BadRequest(f'"{key}" of storage pool "{name}" cannot be changed')
             self.storage.validate(old.driver, config)
+            await self.storage.update(old, config)
             async with self._db.write() as session:
                 row = await queries.find(session, name)
                 if row is None:
                     raise NotFound("Storage pool not found")
                 row.config, row.description = config, wish.description
-            self._keep(Pool(name, old.driver, config), wish.description)
+            self._keep(self.storage.pool(name, old.driver, config), wish.description)
         self._tell("storage-pool-updated", name)
 
     def _patched(self, old: Pool, wish: api.PoolPatch) -> api.PoolPut:
@@ -195,6 +197,9 @@ class Pools:
             return self._pools[name]
         except KeyError:
             raise NotFound("Storage pool not found") from None
+
+    def _of_row(self, row: PoolRow) -> Pool:
+        return self.storage.pool(row.name, row.driver, row.config)
 
     async def _insert(self, pool: Pool, description: str) -> None:
         async with self._db.write() as session:
@@ -262,10 +267,6 @@ def _check_name(name: str) -> str:
             f'Invalid storage pool name "{name[:80]}": use 1 to 63 letters, digits, ".", "_", "-"'
         )
     return name
-
-
-def _pool(row: PoolRow) -> Pool:
-    return Pool(row.name, row.driver, dict(row.config))
 
 
 def _pools_of(devices: Mapping[str, Mapping[str, str]]) -> set[str]:

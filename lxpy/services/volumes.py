@@ -110,7 +110,7 @@ class Volumes:
         place = Place(pool_name, VolumeType.CUSTOM, _check_wish(project, wish), project)
         pool = await self._pools.pool(pool_name)
         config = {**_defaults(pool), **_set(wish.config)}
-        self._pools.storage.validate_volume(pool.driver, config)
+        self._pools.storage.validate_volume(pool, config)
         async with self._locks.hold(*place.key):
             await self._check_free(place)
             await self._pools.storage.create_volume(pool, place.volume)
@@ -182,7 +182,7 @@ class Volumes:
                 f'Not supported: a storage pool of driver "{pool.driver}" does not know how much a '
                 "volume takes"
             )
-        return api.Space(used=used, total=0)
+        return api.Space(used=used.used, total=used.total)
 
     async def _insert(self, place: Place, config: Mapping[str, str], description: str) -> None:
         async with self._db.write() as session:
@@ -201,7 +201,7 @@ class Volumes:
             check(_writable(_of_row(row, {})))
             wish = change(row)
             config = _set(wish.config)
-            self._pools.storage.validate_volume(pool.driver, config)
+            self._pools.storage.validate_volume(pool, config)
             row.config, row.description = config, wish.description
         self._tell("storage-volume-updated", place)
 

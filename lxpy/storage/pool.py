@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lxpy.doctor import Host
 from lxpy.errors import Failed
-from lxpy.storage import keys
+from lxpy.storage import keys, transfer
 from lxpy.storage.drivers import DRIVERS, Driver, Info
-from lxpy.storage.drivers.base import Unpack
+from lxpy.storage.drivers.base import Quiet, Unpack, quiet_already
+from lxpy.storage.holders import Holders
 from lxpy.storage.volume import (
     Pool,
     Resources,
     Rootfs,
+    Usage,
     Volume,
     check_fingerprint,
 )
-from lxpy.threads import in_thread
 
 
 class StoragePools:
@@ -29,42 +33,61 @@ class StoragePools:
         looked_at = host or Host()
         self._drivers: dict[str, Driver] = {name: make(looked_at) for name, make in DRIVERS.items()}
         self._unpacking: dict[tuple[str, str], _Shared] = {}
+        self._holders = Holders(self._mount, self._unmount)
+        self._tokens = itertools.count()
 
     def drivers(self) -> list[Info]:
         """Return the drivers this build has."""
         return [driver.info for driver in self._drivers.values()]
+
+    def info(self, pool: Pool) -> Info:
+        """Return what the pool's driver is good at."""
+        return self._of(pool).info
+
+    # Pools
 
     def fill(self, name: str, driver: str, config: Mapping[str, str]) -> dict[str, str]:
         """Return the config with what a new pool gets by default.
 
         Raises Failed for an unknown driver, InvalidConfig for an unknown key or a bad value.
         """
-        self._driver(driver)
         filled = dict(config)
         if filled.get("source"):
             filled.setdefault("volatile.initial_source", filled["source"])
-        else:
-            filled["source"] = str(self._root / name)
+        filled = self._driver(driver).fill(name, filled, self._root)
         keys.validate_pool(driver, filled)
         return filled
+
+    def pool(self, name: str, driver: str, config: Mapping[str, str]) -> Pool:
+        """Return the pool that a row of the database, or `fill`, describes. Raises Failed."""
+        place = self._driver(driver).mount_point(name, config, self._root)
+        return Pool(name, driver, dict(config), place)
 
     def validate(self, driver: str, config: Mapping[str, str]) -> None:
         """Check a pool's config. Raises Failed or InvalidConfig."""
         self._driver(driver)
         keys.validate_pool(driver, config)
 
-    def validate_volume(self, driver: str, config: Mapping[str, str]) -> None:
+    def validate_volume(self, pool: Pool, config: Mapping[str, str]) -> None:
         """Check a volume's config. Raises Failed or InvalidConfig."""
-        self._driver(driver)
-        keys.validate_volume(driver, config)
+        self._of(pool)
+        keys.validate_volume(pool.driver, config)
 
     async def create(self, pool: Pool) -> None:
-        """Make a new pool at its source."""
+        """Make a new pool at its source, started."""
         await self._of(pool).create(pool)
 
     async def start(self, pool: Pool) -> None:
         """Make the pool usable and remove what a crash left (call once at daemon start)."""
         await self._of(pool).start(pool)
+
+    async def stop(self, pool: Pool) -> None:
+        """Let go of a pool none of whose volumes is held."""
+        await self._of(pool).stop(pool)
+
+    async def update(self, pool: Pool, config: Mapping[str, str]) -> None:
+        """Apply another, valid config to a started pool. Raises BadRequest."""
+        await self._of(pool).update(pool, config)
 
     async def delete(self, pool: Pool) -> None:
         """Remove the pool with its images. Raises BadRequest while it has other volumes."""
@@ -73,6 +96,8 @@ class StoragePools:
     async def resources(self, pool: Pool) -> Resources:
         """Tell how full the pool is."""
         return await self._of(pool).resources(pool)
+
+    # Images
 
     async def ensure_image(self, pool: Pool, fingerprint: str, unpack: Unpack) -> None:
         """Have the image unpacked on the pool; callers at the same time share one unpacking.
@@ -98,52 +123,119 @@ class StoragePools:
         """Remove an unpacked image, at once or as soon as no instance stands on it."""
         await self._of(pool).delete_image(pool, check_fingerprint(fingerprint))
 
+    # Volumes and their snapshots
+
     async def create_volume(self, pool: Pool, volume: Volume, image: str | None = None) -> None:
         """Make a volume on top of an image that `ensure_image` has unpacked, or an empty one."""
         await self._of(pool).create_volume(pool, volume, image)
 
-    async def copy(self, pool: Pool, source: Volume, to_pool: Pool, target: Volume) -> None:
-        """Copy a volume nobody writes to; its image must be on the target pool already."""
-        if pool.driver != to_pool.driver:
-            raise Failed(f"Copying from a {pool.driver} to a {to_pool.driver} pool is not known")
-        await self._of(pool).copy_volume(pool, source, to_pool, target)
+    def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
+        """Make a volume or snapshot whose content the block writes (see `Driver.filling`)."""
+        return self._of(pool).filling(pool, volume)
+
+    async def copy(
+        self,
+        pool: Pool,
+        source: Volume,
+        to_pool: Pool,
+        target: Volume,
+        quiet: Quiet = quiet_already,
+    ) -> None:
+        """Copy a volume or snapshot to a new volume, in a pool of any driver.
+
+        Its image must be on the target pool already where both drivers are the same.
+        """
+        if pool.driver == to_pool.driver:
+            await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
+            return
+        async with self.held(pool, source), self.filling(to_pool, target) as directory, quiet():
+            await transfer.copy(self._of(pool), pool, source, directory)
 
     async def rename(self, pool: Pool, volume: Volume, new_name: str) -> None:
-        """Rename a volume that is not mounted."""
-        target = Volume(new_name, volume.type, volume.project, volume.config)
-        await self._of(pool).rename_volume(pool, volume, target)
+        """Rename a volume that is not in use with its snapshots, or one snapshot."""
+        new = volume.at(new_name) if volume.snapshot else replace(volume, name=new_name)
+        await self._of(pool).rename_volume(pool, volume, new)
 
     async def delete_volume(self, pool: Pool, volume: Volume) -> None:
-        """Remove a volume; one that does not exist is none."""
+        """Remove a volume with its snapshots, or one snapshot; what does not exist is none."""
         await self._of(pool).delete_volume(pool, volume)
 
-    async def usage(self, pool: Pool, volume: Volume) -> int | None:
-        """Return the bytes a volume takes, or None where the pool cannot tell quickly."""
+    async def resize(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
+        """Give a volume another quota (see `Driver.resize_volume`)."""
+        await self._of(pool).resize_volume(pool, volume, size_bytes)
+
+    async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
+        """Return what a volume takes, or None where the pool cannot tell quickly."""
         return await self._of(pool).usage(pool, volume)
 
-    async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
-        """Say how an instance's volume is mounted. Raises NotFound."""
-        return await self._of(pool).rootfs(pool, volume)
+    async def snapshot(self, pool: Pool, snapshot: Volume, quiet: Quiet = quiet_already) -> None:
+        """Make a snapshot of a volume as it is within `quiet`. Raises NotFound, Conflict."""
+        await self._of(pool).snapshot_volume(pool, snapshot, quiet)
+
+    async def restore(self, pool: Pool, volume: Volume, snapshot: str) -> None:
+        """Make a volume that is not in use what its snapshot is. Raises NotFound."""
+        await self._of(pool).restore_volume(pool, volume, snapshot)
+
+    async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
+        """Return the names of a volume's snapshots as they lie on the pool."""
+        return await self._of(pool).snapshots(pool, volume)
+
+    async def volumes(self, pool: Pool) -> list[Volume]:
+        """Return the volumes that lie on the pool, images apart (what recovery goes through)."""
+        return await self._of(pool).volumes(pool)
 
     async def image_of(self, pool: Pool, volume: Volume) -> str | None:
         """Return the fingerprint of the image an instance's volume stands on, or None."""
         return await self._of(pool).image_of(pool, volume)
 
+    # Use
+
+    async def hold(self, pool: Pool, volume: Volume, holder: str) -> None:
+        """Have a volume or snapshot mounted until the last of its holders lets go.
+
+        Holders are names, such as "instance/c1". Raises NotFound, Failed.
+        """
+        await self._holders.hold(pool, volume, holder)
+
+    async def let_go(self, pool: Pool, volume: Volume, holder: str) -> None:
+        """Let go of one volume."""
+        await self._holders.let_go(pool, volume, holder)
+
+    async def release(self, holder: str) -> None:
+        """Let go of everything that a holder has."""
+        await self._holders.release(holder)
+
+    @asynccontextmanager
+    async def held(self, pool: Pool, volume: Volume) -> AsyncIterator[Rootfs]:
+        """Hold a volume of files, or a snapshot, for the length of a block, which gets its place.
+
+        Raises NotFound.
+        """
+        holder = f"block/{next(self._tokens)}"
+        await self.hold(pool, volume, holder)
+        try:
+            yield await self.rootfs(pool, volume)
+        finally:
+            await self.let_go(pool, volume, holder)
+
+    def holders(self, pool: Pool, volume: Volume) -> frozenset[str]:
+        """Return who holds the volume."""
+        return self._holders.of(pool, volume)
+
+    async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
+        """Say where the files of a held volume or snapshot are. Raises NotFound."""
+        return await self._of(pool).rootfs(pool, volume)
+
+    async def disk(self, pool: Pool, volume: Volume) -> Path:
+        """Return the file or device of a held block volume. Raises NotFound."""
+        return await self._of(pool).disk(pool, volume)
+
     async def metadata(self, pool: Pool, volume: Volume) -> Path:
-        """Return the directory with metadata.yaml and templates/ of an instance."""
+        """Return the directory with metadata.yaml and templates/ of a held instance's volume."""
         return await self._of(pool).metadata(pool, volume)
 
-    async def volumes(self, pool: Pool) -> list[Path]:
-        """Return the directories of the instances' volumes (what recovery goes through)."""
-
-        def names() -> list[Path]:
-            area = pool.path / "containers"
-            return sorted(each for each in area.iterdir() if not each.name.startswith("."))
-
-        return await in_thread(names)
-
     def directory(self, pool: Pool, volume: Volume) -> Path:
-        """Return the volume's own directory, where backup.yaml is kept."""
+        """Return the held volume's own directory: its metadata.yaml and templates/, if any."""
         return self._of(pool).directory(pool, volume)
 
     async def close(self) -> None:
@@ -152,6 +244,12 @@ class StoragePools:
             await shared.cancel()
         for driver in self._drivers.values():
             await driver.close()
+
+    async def _mount(self, pool: Pool, volume: Volume) -> None:
+        await self._of(pool).mount(pool, volume)
+
+    async def _unmount(self, pool: Pool, volume: Volume) -> None:
+        await self._of(pool).unmount(pool, volume)
 
     def _unpacked(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
         del self._unpacking[key]

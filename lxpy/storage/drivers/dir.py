@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from lxpy.doctor import Host
-from lxpy.errors import Failed, LxpyError, NotFound
+from lxpy.errors import Failed, LxpyError, NotFound, NotSupported
 from lxpy.programs import run
 from lxpy.storage.drivers import layers, layout
-from lxpy.storage.drivers.base import Info, Unpack
+from lxpy.storage.drivers.base import Info, Quiet, Unpack
 from lxpy.storage.drivers.users import LINK, Users, linked_image
 from lxpy.storage.trash import Trash
 from lxpy.storage.volume import (
@@ -30,6 +31,7 @@ from lxpy.storage.volume import (
     Pool,
     Resources,
     Rootfs,
+    Usage,
     Volume,
     VolumeType,
     check_fingerprint,
@@ -75,6 +77,20 @@ class DirDriver:
     def __init__(self, host: Host | None = None) -> None:
         self._host = host or Host()
         self._places: dict[Path, _Place] = {}
+
+    def fill(self, name: str, config: dict[str, str], root: Path) -> dict[str, str]:
+        """Put the pool below `root` unless it has a source."""
+        return {**config, "source": config.get("source") or str(root / name)}
+
+    def mount_point(self, name: str, config: Mapping[str, str], root: Path) -> Path:
+        """Return the source: the pool is that directory."""
+        return Path(config["source"])
+
+    async def stop(self, pool: Pool) -> None:
+        """Nothing is mounted."""
+
+    async def update(self, pool: Pool, config: Mapping[str, str]) -> None:
+        """Nothing follows from its config."""
 
     async def create(self, pool: Pool) -> None:
         """Make a new pool. A source the user named must be an empty directory."""
@@ -171,7 +187,9 @@ class DirDriver:
                 await self.delete_volume(pool, volume)
             raise
 
-    async def copy_volume(self, pool: Pool, source: Volume, to_pool: Pool, target: Volume) -> None:
+    async def copy_volume(
+        self, pool: Pool, source: Volume, to_pool: Pool, target: Volume, quiet: Quiet
+    ) -> None:
         """Copy the writable layer; blocks are shared where the file system can (reflinks)."""
         old = layout.volume_path(pool, source)
         making = _Making(layout.volume_path(to_pool, target))
@@ -202,7 +220,40 @@ class DirDriver:
         if await in_thread(self._delete_volume, pool, volume):
             await self._place(pool).trash.empty()
 
-    async def usage(self, pool: Pool, volume: Volume) -> int | None:
+    def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
+        raise NotSupported("wip")
+
+    async def resize_volume(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
+        raise NotSupported("wip")
+
+    async def snapshot_volume(self, pool: Pool, snapshot: Volume, quiet: Quiet) -> None:
+        raise NotSupported("wip")
+
+    async def restore_volume(self, pool: Pool, volume: Volume, snapshot: str) -> None:
+        raise NotSupported("wip")
+
+    async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
+        return []
+
+    async def volumes(self, pool: Pool) -> list[Volume]:
+        return []
+
+    async def mount(self, pool: Pool, volume: Volume) -> None:
+        """Nothing to mount."""
+
+    async def unmount(self, pool: Pool, volume: Volume) -> None:
+        """Nothing to unmount."""
+
+    async def disk(self, pool: Pool, volume: Volume) -> Path:
+        raise NotSupported("wip")
+
+    async def send(self, pool: Pool, volume: Volume, since: str, descriptor: int) -> None:
+        raise NotSupported("wip")
+
+    async def receive(self, pool: Pool, volume: Volume, descriptor: int) -> None:
+        raise NotSupported("wip")
+
+    async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
         """Return None: a directory has no counter, and walking it is no answer to a GET."""
         return None
 
