@@ -29,6 +29,9 @@ _SCHEDULES = frozenset(
     )
 )  # fmt: skip
 
+#: the periods of "snapshots.keep"; "last" counts snapshots whenever they were made
+KEEP_PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+
 
 @dataclass(frozen=True, slots=True)
 class Type:
@@ -246,20 +249,53 @@ def _memory_limit(value: str) -> None:
         raise InvalidConfig(f'Invalid value: {value}: use a size above 0, or "" for no limit')
 
 
-def _cron(value: str) -> None:
-    words = [word.strip() for word in value.split(",")]
-    if all(word in _SCHEDULES for word in words):
+def split_schedule(text: str) -> list[str]:
+    """Return the parts of a schedule: "@daily", "30 4 * * 1-5", or several joined by ", ".
+
+    Raises InvalidConfig.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if all(word.lower() in _SCHEDULES for word in words):
+        return [word.lower() for word in words]
+    parts = [part.strip() for part in text.split(", ")]
+    for part in parts:
+        _check_schedule(part)
+    return [part.lower() for part in parts]
+
+
+def _check_schedule(part: str) -> None:
+    if part.lower() in _SCHEDULES:
         return
-    if value.startswith("@"):
+    if part.startswith("@"):
         known = ", ".join(sorted(_SCHEDULES))
-        raise InvalidConfig(f'Schedule "{value}" is unknown: use a cron expression, or {known}')
-    if len(value.split()) != 5:
+        raise InvalidConfig(f'Schedule "{part}" is unknown: use a cron expression, or {known}')
+    if len(part.split()) != 5:
         raise InvalidConfig(f"Schedule must be of the form: <minute> <hour> <day-of-month> "
-                            f'<month> <day-of-week>, it is "{value}"')  # fmt: skip
+                            f'<month> <day-of-week>, it is "{part}"')  # fmt: skip
     try:
-        CronSim(value, _EPOCH)
+        CronSim(part, _EPOCH)
     except CronSimError as error:
-        raise InvalidConfig(f'Schedule "{value}" is not a cron expression: {error}') from error
+        raise InvalidConfig(f'Schedule "{part}" is not a cron expression: {error}') from error
+
+
+def parse_keep(text: str) -> dict[str, int]:
+    """Return how many snapshots to keep, by period: {"daily": 7, "weekly": 4}; "7" is {"last": 7}.
+
+    Raises InvalidConfig.
+    """
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        period, equals, count = part.strip().rpartition("=")
+        period = period if equals else "last"
+        if period not in KEEP_PERIODS or period in found:
+            raise InvalidConfig(
+                f'Invalid value "{text}": write a number, or each period once: '
+                + ",".join(f"{name}=N" for name in KEEP_PERIODS)
+            )
+        if not (count.isascii() and count.isdigit() and len(count) <= 6 and int(count)):
+            raise InvalidConfig(f'Invalid value "{text}": "{count}" is no number from 1 to 999999')
+        found[period] = int(count)
+    return found
 
 
 def _hwaddr(value: str) -> None:
@@ -308,7 +344,8 @@ MEMORY = Type("string", _memory_limit)
 CPUSET = Type("string", parse_cpus)
 CPU_LIMIT = Type("string", _cpu_limit)
 EXPIRY = Type("string", lambda value: expiry_date(value, _EPOCH))
-CRON = Type("string", _cron)
+CRON = Type("string", split_schedule)
+KEEP = Type("string", parse_keep)
 HWADDR = Type("string", _hwaddr)
 MODE = matching(r"0?[0-7]{3,4}", 'an octal file mode such as "0660"')
 ADDRESS = _address(None, ip_address, "an IP address")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Sequence
 from lxpy.errors import BadRequest, Conflict, InvalidConfig
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9-]+")
+_ON_DISK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEVICE = re.compile(r"[A-Za-z0-9/.:_-]+")
 _TRIES = 64
 
@@ -73,6 +74,11 @@ def check_name(name: str) -> str:
 def check_snapshot_name(name: str) -> str:
     """Return a snapshot's name; raise BadRequest when it cannot be one."""
     _check_plain("snapshot", name)
+    if not _ON_DISK.fullmatch(name):
+        raise BadRequest(
+            'Invalid snapshot name: Name can only contain letters, digits, ".", "_", "-" and '
+            f'starts with a letter or digit, it is "{_shown(name)}"'
+        )
     return name
 
 

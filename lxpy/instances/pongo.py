@@ -8,12 +8,14 @@ Source: pongo2's documentation (Django's template language); LXD docs, "Image fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from jinja2 import ChainableUndefined, TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from lxpy.errors import Failed
+from lxpy.instances.gotime import written
 from lxpy.instances.pongo_syntax import to_jinja
 
 MAX_SOURCE = 256 * 1024
@@ -79,6 +81,12 @@ def _split(value: Any, separator: Any = " ") -> list[str]:
     return _text(value).split(_text(separator) or " ")
 
 
+def _date(value: Any, layout: Any = "") -> str:
+    if not isinstance(value, datetime):
+        raise TypeError("filter date is for times")
+    return written(value, _text(layout)) if layout else _text(value)
+
+
 def _yesno(value: Any, words: Any = "yes,no") -> str:
     yes, _, no = _text(words).partition(",")
     return yes if value else no.partition(",")[0]
@@ -92,6 +100,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "add": _add,
     "capfirst": lambda value: _text(value)[:1].upper() + _text(value)[1:],
     "cut": lambda value, part: _text(value).replace(_text(part), "") if _text(part) else value,
+    "date": _date,
     "default": _default,
     "default_if_none": _default_if_none,
     "first": lambda value: value[0] if value else "",

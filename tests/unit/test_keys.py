@@ -111,13 +111,22 @@ def test_types(kind: Type, good: list[str], bad: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["@daily", "@hourly, @startup", "@never", "0 6 * * *", "*/5 1-3 * * mon"]
+    ("value", "parts"),
+    [
+        ("@Daily", ["@daily"]),
+        ("@hourly,@startup", ["@hourly", "@startup"]),
+        ("@never", ["@never"]),
+        ("0,30 6 * * *", ["0,30 6 * * *"]),
+        ("*/5 1-3 * * MON", ["*/5 1-3 * * mon"]),
+        ("0 6 * * *, @startup, 0 18 * * *", ["0 6 * * *", "@startup", "0 18 * * *"]),
+    ],
 )
-def test_schedules(value: str) -> None:
+def test_schedules(value: str, parts: list[str]) -> None:
     keys.CRON.check(value)
+    assert keys.split_schedule(value) == parts
 
 
-@pytest.mark.parametrize("value", ["@often", "@daily, 0 6 * * *", "6 * *", "99 * * * *", "x"])
+@pytest.mark.parametrize("value", ["@often", "@daily,0 6 * * *", "6 * *", "99 * * * *", "x", ""])
 def test_not_a_schedule(value: str) -> None:
     with pytest.raises(InvalidConfig, match="^Schedule"):
         keys.CRON.check(value)
@@ -147,3 +156,11 @@ def test_every_type_refuses_with_a_reason_or_accepts(value: str) -> None:
             kind.check(value)
         except InvalidConfig as error:
             assert str(error)
+
+
+def test_what_to_keep() -> None:
+    assert keys.parse_keep("7") == {"last": 7}
+    assert keys.parse_keep("daily=7, weekly=4,3") == {"daily": 7, "weekly": 4, "last": 3}
+    for text in ("", "x", "0", "-1", "daily", "daily=", "daily=1,daily=2", "1,last=2", "1,", "²"):
+        with pytest.raises(InvalidConfig, match="^Invalid value"):
+            keys.parse_keep(text)

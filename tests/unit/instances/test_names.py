@@ -42,6 +42,9 @@ def test_other_names() -> None:
     assert names.check_snapshot_name("snap0") == "snap0"
     with pytest.raises(BadRequest, match='^Invalid snapshot name: Cannot contain "/"'):
         names.check_snapshot_name("a/b")
+    for name in (".hidden", "-x", "a:b", "ä"):
+        with pytest.raises(BadRequest, match="^Invalid snapshot name: Name can only contain"):
+            names.check_snapshot_name(name)
     for name in ("", "..", "a b", "x" * 64, "a\0"):
         with pytest.raises(BadRequest, match="^Invalid profile name"):
             names.check_profile_name(name)
