@@ -24,3 +24,18 @@ async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwar
         if not work.cancelled():
             work.exception()  # seen: the cancellation is what the caller hears of
         raise
+
+
+async def in_thread_or_undo(call: Callable[[], _T], undo: Callable[[_T], object]) -> _T:
+    """Run a short blocking call in a thread; if the caller is cancelled meanwhile, undo it there.
+
+    `undo` gets the result of a call that has succeeded.
+    """
+    results: list[_T] = []
+    try:
+        await in_thread(lambda: results.append(call()))
+    except asyncio.CancelledError:
+        if results:
+            await in_thread(undo, results[0])
+        raise
+    return results[0]

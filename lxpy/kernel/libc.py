@@ -21,6 +21,7 @@ _COMMON = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 _BY_MACHINE = {
     "x86_64": {

@@ -12,6 +12,8 @@ from lxpy.kernel.libc import AT_FDCWD, function, syscall
 _OVERLAY = "trusted.overlay."
 _LOWER_REFERENCES = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.nlink")
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+_SYNC_FILE_RANGE_WRITE = 2
 _UNWILLING = (errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -50,6 +52,13 @@ def rename_new(old: Path, new: Path) -> None:
     fsync_directory(new.parent)
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Let two names change places, atomically. Source: rename(2), RENAME_EXCHANGE."""
+    names = os.fsencode(one), AT_FDCWD, os.fsencode(other)
+    syscall("renameat2", f"{one} and {other}", AT_FDCWD, *names, _RENAME_EXCHANGE)
+    fsync_directory(other.parent)
+
+
 def copy_attributes(source: Path, target: Path) -> None:
     """Give `target` the owner, mode and extended attributes of `source`; follow no link."""
     found = os.lstat(source)
@@ -82,3 +91,11 @@ def _set(path: Path, name: str, value: bytes) -> None:
     except OSError as error:
         if error.errno not in _UNWILLING:
             raise
+
+
+def start_writeback(descriptor: int) -> None:
+    """Begin to write a file's dirty pages out, which write-protects its memory maps.
+
+    Source: sync_file_range(2), SYNC_FILE_RANGE_WRITE.
+    """
+    function("sync_file_range", "write back", descriptor, 0, 0, _SYNC_FILE_RANGE_WRITE)

@@ -19,6 +19,7 @@ from lxpy.keys import (
     Keys,
     Texts,
     Type,
+    choice,
     matching,
     table,
 )
@@ -39,6 +40,11 @@ def _path(value: str) -> None:
 
 _DIR_POOL = table(
     (
+        ConfigKey(
+            "dir.quota",
+            choice("project", "loop", "none"),
+            description="How sizes are held: by default as the file system can",
+        ),
         ConfigKey("rsync.bwlimit", SIZE, description="Upper limit of a transfer to other hosts"),
         ConfigKey("rsync.compression", BOOL, "true", description="Compress transfers"),
         ConfigKey("source", Type("string", _path), description="The directory its files are in"),
@@ -52,7 +58,7 @@ _DIR_VOLUME = table(
     (
         ConfigKey("security.shifted", BOOL, "false", description="Instances share it"),
         ConfigKey("security.unmapped", BOOL, "false", description="Ids are the host's"),
-        ConfigKey("size", SIZE, description="Quota (a pool on a plain directory has none)"),
+        ConfigKey("size", SIZE, description="Quota"),
         ConfigKey("snapshots.expiry", EXPIRY, description="When snapshots are deleted"),
         ConfigKey(
             "snapshots.pattern",
@@ -70,8 +76,6 @@ _DIR_VOLUME = table(
 
 POOL_KEYS: Mapping[str, Keys] = {"dir": _DIR_POOL}
 VOLUME_KEYS: Mapping[str, Keys] = {"dir": _DIR_VOLUME}
-#: drivers that cannot hold a volume to its size
-_WITHOUT_QUOTAS = frozenset(("dir",))
 
 
 def validate_pool(driver: str, config: Mapping[str, str]) -> None:
@@ -87,13 +91,5 @@ def validate_pool(driver: str, config: Mapping[str, str]) -> None:
 
 
 def validate_volume(driver: str, config: Mapping[str, str]) -> None:
-    """Raise InvalidConfig at the first key or value that a volume cannot have.
-
-    A size is refused where nothing would hold the volume to it.
-    """
+    """Raise InvalidConfig at the first key or value that a volume cannot have."""
     VOLUME_KEYS[driver].validate(config)
-    if config.get("size") and driver in _WITHOUT_QUOTAS:
-        raise InvalidConfig(
-            f'Invalid option "size" ({config["size"]}): a storage pool of driver "{driver}" has no '
-            "quotas, the volume would not be held to it: remove the option"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -148,8 +149,12 @@ class StoragePools:
         if pool.driver == to_pool.driver:
             await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
             return
-        async with self.held(pool, source), self.filling(to_pool, target) as directory, quiet():
-            await transfer.copy(self._of(pool), pool, source, directory)
+        async with (
+            self.at_rest(pool, source, quiet) as still,
+            self.held(pool, still),
+            self.filling(to_pool, target) as directory,
+        ):
+            await transfer.copy(self._of(pool), pool, still, directory)
 
     async def rename(self, pool: Pool, volume: Volume, new_name: str) -> None:
         """Rename a volume that is not in use with its snapshots, or one snapshot."""
@@ -217,6 +222,22 @@ class StoragePools:
             yield await self.rootfs(pool, volume)
         finally:
             await self.let_go(pool, volume, holder)
+
+    @asynccontextmanager
+    async def at_rest(self, pool: Pool, volume: Volume, quiet: Quiet) -> AsyncIterator[Volume]:
+        """Return something that has a volume's content and does not change during the block.
+
+        That is the volume itself, or, while somebody holds it, a snapshot that is not listed.
+        """
+        if volume.snapshot or not self.holders(pool, volume):
+            yield volume
+            return
+        snapshot = volume.at(f".{secrets.token_hex(6)}")
+        await self.snapshot(pool, snapshot, quiet)
+        try:
+            yield snapshot
+        finally:
+            await asyncio.shield(self.delete_volume(pool, snapshot))
 
     def holders(self, pool: Pool, volume: Volume) -> frozenset[str]:
         """Return who holds the volume."""

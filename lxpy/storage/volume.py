@@ -76,8 +76,13 @@ class Volume:
 
     @property
     def snapshot_name(self) -> str:
-        """The snapshot's name on disk. Raises BadRequest as `directory_name`."""
-        return _check(self.snapshot)
+        """The snapshot's name on disk. Raises BadRequest as `directory_name`.
+
+        One that begins with "." is for the length of an operation: it is not listed, and a
+        driver's `start` removes it.
+        """
+        _check(self.snapshot.removeprefix("."))
+        return self.snapshot
 
     @property
     def label(self) -> str:

@@ -1,10 +1,9 @@
-"""Pools on a plain directory: image read-only below, one writable overlay layer per instance.
+"""Pools on a plain directory: ext4, xfs or btrfs, nothing to be prepared.
 
     SOURCE/images/FINGERPRINT/{rootfs/,metadata.yaml,templates/}
-    SOURCE/containers/NAME/{upper/,work/,image}      image: symlink to ../../images/FINGERPRINT
-    SOURCE/containers/NAME/rootfs/                   instead, for an instance without an image
-    SOURCE/custom/NAME/
-    SOURCE/.trash/                                   trees on their way out
+    SOURCE/{containers,containers-snapshots,layers}/     instances, see stacked.py and chains.py
+    SOURCE/{custom,custom-snapshots}/                    custom volumes, see directories.py
+    SOURCE/.trash/                                       trees on their way out
 
 Ids on disk are the guest's own, so a directory that holds guests' files is closed to every other
 user of the host (0700): setuid programs and file capabilities in there are real.
@@ -14,59 +13,44 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from lxpy.doctor import Host
-from lxpy.errors import Failed, LxpyError, NotFound, NotSupported
-from lxpy.programs import run
-from lxpy.storage.drivers import layers, layout
+from lxpy.errors import LxpyError, NotSupported
+from lxpy.storage.drivers import layout, quotas
 from lxpy.storage.drivers.base import Info, Quiet, Unpack
-from lxpy.storage.drivers.users import LINK, Users, linked_image
+from lxpy.storage.drivers.chains import DELETED, Chains
+from lxpy.storage.drivers.directories import Directories
+from lxpy.storage.drivers.flatten import Flattener
+from lxpy.storage.drivers.stacked import Stacked
 from lxpy.storage.trash import Trash
 from lxpy.storage.volume import (
-    Layers,
-    Plain,
+    ContentType,
     Pool,
     Resources,
     Rootfs,
     Usage,
     Volume,
     VolumeType,
-    check_fingerprint,
 )
 from lxpy.threads import in_thread
-
-# In images/FINGERPRINT: the image was deleted while instances stood on it; the last one takes it
-# along. The tree must not be unpacked anew meanwhile: overlayfs knows its layers by inode.
-_DELETED = "deleted"
-# xattr named apart from -a: then a lost attribute is an error.
-_COPY = ("cp", "-a", "--preserve=mode,ownership,timestamps,links,xattr", "--reflink=auto",
-         "--sparse=auto", "--parents", "--")  # fmt: skip
 
 
 class _Place:
     """What the driver keeps about one pool."""
 
-    def __init__(self, path: Path) -> None:
-        self.trash = Trash(path / ".trash")
-        self.users = Users(path / "containers")
+    def __init__(self, pool: Pool) -> None:
+        self.trash = Trash(pool.path / ".trash")
+        self.chains = Chains(pool.path, self.trash)
+        self.stacked = Stacked(pool, self.chains)
+        self.directories = Directories(pool, self.trash)
+        self.flattener = Flattener(self.stacked, self.chains)
 
-
-class _Making:
-    """A volume on its way: where it is made, the image it has taken, whether it has its name."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.new = layout.unfinished(place)
-        self.image: str | None = None
-        self.claimed = False
-
-    def claim(self) -> None:
-        """Give the finished volume its name. Raises Conflict."""
-        layout.claim(self.new, self.place)
-        self.claimed = True
+    def volumes(self, volume: Volume) -> Stacked | Directories:
+        """Return what looks after a volume of this type."""
+        return self.stacked if volume.type is VolumeType.CONTAINER else self.directories
 
 
 class DirDriver:
@@ -78,6 +62,8 @@ class DirDriver:
         self._host = host or Host()
         self._places: dict[Path, _Place] = {}
 
+    # Pools
+
     def fill(self, name: str, config: dict[str, str], root: Path) -> dict[str, str]:
         """Put the pool below `root` unless it has a source."""
         return {**config, "source": config.get("source") or str(root / name)}
@@ -86,23 +72,30 @@ class DirDriver:
         """Return the source: the pool is that directory."""
         return Path(config["source"])
 
-    async def stop(self, pool: Pool) -> None:
-        """Nothing is mounted."""
-
-    async def update(self, pool: Pool, config: Mapping[str, str]) -> None:
-        """Nothing follows from its config."""
-
     async def create(self, pool: Pool) -> None:
         """Make a new pool. A source the user named must be an empty directory."""
         await in_thread(layout.make_pool, pool, self._host)
+        try:
+            await quotas.check(pool)
+        except BaseException:
+            await in_thread(layout.remove_pool, pool)
+            raise
 
     async def start(self, pool: Pool) -> None:
         """Remove half-made and half-removed trees of an earlier run."""
         place = self._place(pool)
         await in_thread(layout.sweep_pool, pool, place.trash, self._host)
-        place.users.forget()
-        await in_thread(self._sweep_images, pool)
+        place.chains.forget()
+        await in_thread(place.chains.sweep)
         await place.trash.empty()
+
+    async def stop(self, pool: Pool) -> None:
+        """Nothing of the pool itself is mounted."""
+        await self._place(pool).flattener.close()
+
+    async def update(self, pool: Pool, config: Mapping[str, str]) -> None:
+        """Check what volumes are to be held to their sizes by."""
+        await quotas.check(Pool(pool.name, pool.driver, config, pool.mount_point))
 
     async def delete(self, pool: Pool) -> None:
         """Remove the pool's directories; the source itself stays if the user made it."""
@@ -125,15 +118,17 @@ class DirDriver:
             inodes_total=found.f_files,
         )
 
+    # Images
+
     async def has_image(self, pool: Pool, fingerprint: str) -> bool:
         """Tell whether the image is here; takes back a deletion that has not happened yet."""
         image = layout.image_path(pool, fingerprint)
 
         def check() -> bool:
-            with layout.told(pool), self._place(pool).users.settled():
+            with layout.told(pool), self._place(pool).chains.settled():
                 if not (image / "rootfs").is_dir():
                     return False
-                (image / _DELETED).unlink(missing_ok=True)
+                (image / DELETED).unlink(missing_ok=True)
             return True
 
         return await in_thread(check)
@@ -145,7 +140,7 @@ class DirDriver:
             with layout.told(pool), os.scandir(pool.path / "images") as entries:
                 found = [entry.name for entry in entries if not entry.name.startswith(layout.NEW)]
             images = (pool.path / "images" / name for name in found)
-            return sorted(each.name for each in images if not (each / _DELETED).exists())
+            return sorted(each.name for each in images if not (each / DELETED).exists())
 
         return await in_thread(names)
 
@@ -160,210 +155,176 @@ class DirDriver:
                 await unpack(new)
                 await in_thread(layout.publish_image, new, image, trash)
         except BaseException:
-            await self._discard(pool, new)
+            await self._discard(trash, new)
             raise
         await trash.empty()
 
     async def delete_image(self, pool: Pool, fingerprint: str) -> None:
         """Remove the image, or mark it for the last instance to take along."""
-        if await in_thread(self._delete_image, pool, layout.image_path(pool, fingerprint)):
-            await self._place(pool).trash.empty()
+        image, place = layout.image_path(pool, fingerprint), self._place(pool)
+
+        def mark() -> None:
+            with layout.told(pool), place.chains.settled():
+                if image.exists():
+                    (image / DELETED).touch()
+                    place.chains.discard(image)
+
+        await in_thread(mark)
+        await place.trash.empty()
+
+    # Volumes
 
     async def create_volume(self, pool: Pool, volume: Volume, image: str | None) -> None:
-        """Make the volume's directories: a handful of system calls whatever the image's size."""
+        """Make the volume: a handful of system calls whatever the image's size."""
+        place = self._place(pool)
+        if volume.type is VolumeType.CONTAINER:
+            await place.stacked.create(volume, image)
+        else:
+            await place.directories.create(volume)
 
-        def fill(new: Path) -> None:
-            if image is not None:
-                layout.fill_from_image(new, pool, image)
-            elif volume.type is VolumeType.CONTAINER:
-                os.mkdir(new / "rootfs", 0o755)
-
-        making = _Making(layout.volume_path(pool, volume))
-        fingerprint = check_fingerprint(image) if image is not None else None
-        try:
-            await in_thread(self._make, pool, making, fingerprint, fill)
-        except asyncio.CancelledError:
-            if making.claimed:
-                await self.delete_volume(pool, volume)
-            raise
+    def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
+        """Make a volume or a snapshot of the files that the block writes."""
+        return self._place(pool).volumes(volume).filling(volume)
 
     async def copy_volume(
         self, pool: Pool, source: Volume, to_pool: Pool, target: Volume, quiet: Quiet
     ) -> None:
-        """Copy the writable layer; blocks are shared where the file system can (reflinks)."""
-        old = layout.volume_path(pool, source)
-        making = _Making(layout.volume_path(to_pool, target))
-        crossed = pool.path != to_pool.path
-        try:
-            with layout.full_told(to_pool):
-                await in_thread(self._begin_copy, old, making, to_pool, crossed)
-                if names := await in_thread(_names_to_copy, old, source, crossed):
-                    await run(*_COPY, *names, str(making.new), cwd=str(old), timeout_s=None)
-                await in_thread(_end_copy, making, crossed)
-        except BaseException as error:
-            if making.claimed:
-                await self.delete_volume(to_pool, target)
-            else:
-                await in_thread(self._give_up, to_pool, making)
-                await self._discard(to_pool, making.new)
-            if isinstance(error, Failed):
-                raise layout.copy_failed(to_pool, source.name, error) from error
-            raise
+        """Copy a volume: within a pool an instance's files are shared, not copied."""
+        here, there = self._place(pool), self._place(to_pool)
+        await here.flattener.stop(source)
+        if source.type is not VolumeType.CONTAINER:
+            await here.directories.copy_to(source, there.directories, target, quiet)
+        elif here is there:
+            await here.stacked.copy(source, target, quiet)
+        else:
+            await here.stacked.copy_to(source, there.stacked, target, quiet)
 
     async def rename_volume(self, pool: Pool, volume: Volume, target: Volume) -> None:
-        """Rename the directory. Raises NotFound or Conflict."""
-        old, new = layout.volume_path(pool, volume), layout.volume_path(pool, target)
-        await in_thread(layout.rename, old, new)
+        """Rename the directories of a volume and its snapshots. Raises NotFound or Conflict."""
+
+        def rename() -> None:
+            old, new = layout.volume_path(pool, volume), layout.volume_path(pool, target)
+            if not volume.snapshot:
+                before = layout.snapshots_path(pool, volume)
+                if before.is_dir():
+                    layout.rename(before, layout.snapshots_path(pool, target))
+            layout.rename(old, new)
+
+        await in_thread(rename)
 
     async def delete_volume(self, pool: Pool, volume: Volume) -> None:
-        """Move the volume to the trash and empty it; an image nobody needs any more goes too."""
-        if await in_thread(self._delete_volume, pool, volume):
-            await self._place(pool).trash.empty()
-
-    def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
-        raise NotSupported("wip")
+        """Move the volume to the trash and empty it; layers nobody needs any more go, too."""
+        place = self._place(pool)
+        await place.flattener.stop(volume)
+        await place.volumes(volume).delete(volume)
+        await place.trash.empty()
 
     async def resize_volume(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
-        raise NotSupported("wip")
-
-    async def snapshot_volume(self, pool: Pool, snapshot: Volume, quiet: Quiet) -> None:
-        raise NotSupported("wip")
-
-    async def restore_volume(self, pool: Pool, volume: Volume, snapshot: str) -> None:
-        raise NotSupported("wip")
-
-    async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
-        return []
-
-    async def volumes(self, pool: Pool) -> list[Volume]:
-        return []
-
-    async def mount(self, pool: Pool, volume: Volume) -> None:
-        """Nothing to mount."""
-
-    async def unmount(self, pool: Pool, volume: Volume) -> None:
-        """Nothing to unmount."""
-
-    async def disk(self, pool: Pool, volume: Volume) -> Path:
-        raise NotSupported("wip")
-
-    async def send(self, pool: Pool, volume: Volume, since: str, descriptor: int) -> None:
-        raise NotSupported("wip")
-
-    async def receive(self, pool: Pool, volume: Volume, descriptor: int) -> None:
-        raise NotSupported("wip")
+        """Hold the volume to another size."""
+        await self._place(pool).flattener.stop(volume)
+        sized = Volume(
+            volume.name, volume.type, volume.project,
+            {"size": "" if size_bytes is None else str(size_bytes)}, volume.content,
+        )  # fmt: skip
+        await self._place(pool).volumes(volume).resize(sized, size_bytes)
+        await self._place(pool).trash.empty()
 
     async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
-        """Return None: a directory has no counter, and walking it is no answer to a GET."""
-        return None
+        """Return what a volume with a size takes; walking others is no answer to a GET."""
+        return await self._place(pool).volumes(volume).usage(volume)
+
+    # Snapshots
+
+    async def snapshot_volume(self, pool: Pool, snapshot: Volume, quiet: Quiet) -> None:
+        """Make a snapshot: of an instance at rest by a layer, else by a copy of what it wrote."""
+        place = self._place(pool)
+        await place.flattener.stop(snapshot.whole)
+        await place.volumes(snapshot).snapshot(snapshot, quiet)
+        await place.flattener.consider(snapshot.whole)
+
+    async def restore_volume(self, pool: Pool, volume: Volume, snapshot: str) -> None:
+        """Make a volume at rest what its snapshot is."""
+        place = self._place(pool)
+        await place.flattener.stop(volume)
+        await place.volumes(volume).restore(volume, snapshot)
+        await place.trash.empty()
+        await place.flattener.consider(volume)
+
+    async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
+        """Return the names of a volume's snapshots."""
+        return await in_thread(_names, layout.snapshots_path(pool, volume))
+
+    async def volumes(self, pool: Pool) -> list[Volume]:
+        """Return the volumes by type and name; a project is part of the name here."""
+
+        def find() -> list[Volume]:
+            with layout.told(pool):
+                instances = [Volume(name) for name in _names(pool.path / "containers")]
+                custom = _names(pool.path / "custom")
+            return [*instances, *(_custom(pool, name) for name in custom)]
+
+        return await in_thread(find)
+
+    # Use
+
+    async def mount(self, pool: Pool, volume: Volume) -> None:
+        """Have a volume ready to be used."""
+        await self._place(pool).flattener.stop(volume)
+        await self._place(pool).volumes(volume).mount(volume)
+
+    async def unmount(self, pool: Pool, volume: Volume) -> None:
+        """Let a volume rest."""
+        place = self._place(pool)
+        await place.volumes(volume).unmount(volume)
+        await place.flattener.consider(volume)
 
     async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
-        """Return the layers, or the plain directory of an instance that has no image."""
-        return await in_thread(_rootfs, pool, volume)
+        """Return the layers of an instance, or the directory of a custom volume."""
+        place = self._place(pool)
+        if volume.type is VolumeType.CONTAINER:
+            return await place.stacked.rootfs(volume)
+        return await in_thread(place.directories.rootfs, volume)
+
+    async def disk(self, pool: Pool, volume: Volume) -> Path:
+        """Return the file of a block volume."""
+        return await in_thread(self._place(pool).directories.disk, volume)
 
     async def image_of(self, pool: Pool, volume: Volume) -> str | None:
-        """Read the symlink that names the image."""
-        return await in_thread(linked_image, layout.volume_path(pool, volume))
+        """Return the image an instance stands on, None for a custom volume."""
+        if volume.type is not VolumeType.CONTAINER:
+            return None
+        return await self._place(pool).stacked.image_of(volume)
 
     async def metadata(self, pool: Pool, volume: Volume) -> Path:
         """Return the instance's directory if it has its own metadata.yaml, else the image's."""
-        directory = layout.volume_path(pool, volume)
-
-        def find() -> Path:
-            if (directory / "metadata.yaml").exists():
-                return directory
-            fingerprint = linked_image(directory)
-            return directory if fingerprint is None else layout.image_path(pool, fingerprint)
-
-        return await in_thread(find)
+        return await in_thread(self._place(pool).stacked.metadata, volume)
 
     def directory(self, pool: Pool, volume: Volume) -> Path:
         """Return where the volume is, whether it exists or not."""
         return layout.volume_path(pool, volume)
 
+    async def send(self, pool: Pool, volume: Volume, since: str, descriptor: int) -> None:
+        """Raise NotSupported: a directory has no stream of its own."""
+        raise _no_streams(pool)
+
+    async def receive(self, pool: Pool, volume: Volume, descriptor: int) -> None:
+        """Raise NotSupported: a directory has no stream of its own."""
+        raise _no_streams(pool)
+
     async def close(self) -> None:
-        """Nothing goes on in the background: every deletion is awaited."""
-
-    # Below: blocking halves, run in a thread.
-
-    def _make(
-        self, pool: Pool, making: _Making, image: str | None, fill: Callable[[Path], None]
-    ) -> None:
-        with layout.told(pool):
-            try:
-                self._begin(pool, making, image)
-                fill(making.new)
-                making.claim()
-            except BaseException:
-                self._give_up(pool, making)
-                layout.discard_new(making.new)
-                raise
-
-    def _begin_copy(self, old: Path, making: _Making, to_pool: Pool, crossed: bool) -> None:
-        if not old.is_dir():
-            raise NotFound(f'Storage pool volume not found: "{old.name}"')
-        if crossed:
-            layers.check_movable(old, old.name)
-        image = linked_image(old)
-        with layout.told(to_pool):
-            self._begin(to_pool, making, image)
-            if image is not None:
-                _link_image(making.new, to_pool, image)
-
-    def _begin(self, pool: Pool, making: _Making, image: str | None) -> None:
-        """Make the new directory; its image is taken first: a deletion of it waits from then on."""
-        if image is not None:
-            self._place(pool).users.take(image)
-            making.image = image
-        os.mkdir(making.new, 0o700)
-
-    def _give_up(self, pool: Pool, making: _Making) -> None:
-        if making.image is not None:
-            self._place(pool).users.drop(making.image)
-            making.image = None
-
-    def _delete_volume(self, pool: Pool, volume: Volume) -> bool:
-        directory = layout.volume_path(pool, volume)
-        fingerprint = linked_image(directory)
-        place = self._place(pool)
-        if not directory.is_dir():
-            return False
-        # Counted before: a first count must still see it.
-        with layout.told(pool), place.users.settled() as counts:
-            try:
-                place.trash.discard(directory)
-            except FileNotFoundError:
-                return False
-            if fingerprint is not None:
-                counts[fingerprint] -= 1
-                image = layout.image_path(pool, fingerprint)
-                if (image / _DELETED).exists():
-                    self._delete_image(pool, image)
-        return True
-
-    def _delete_image(self, pool: Pool, image: Path) -> bool:
-        place = self._place(pool)
-        with layout.told(pool), place.users.settled() as counts:
-            if not image.exists():
-                return False
-            if counts[image.name] > 0:
-                (image / _DELETED).touch()
-                return False
-            place.trash.discard(image)
-        return True
-
-    def _sweep_images(self, pool: Pool) -> None:
-        """Remove images whose last instance went just before a crash."""
-        for mark in list((pool.path / "images").glob(f"*/{_DELETED}")):
-            self._delete_image(pool, mark.parent)
+        """Give up flattening: it begins anew another time."""
+        for place in self._places.values():
+            await place.flattener.close()
 
     def _place(self, pool: Pool) -> _Place:
         place = self._places.get(pool.path)
-        return place if place is not None else self._places.setdefault(pool.path, _Place(pool.path))
+        if place is None:
+            place = self._places.setdefault(pool.path, _Place(pool))
+        place.stacked.pool = place.directories.pool = pool
+        return place
 
-    async def _discard(self, pool: Pool, tree: Path) -> None:
+    async def _discard(self, trash: Trash, tree: Path) -> None:
         """Clean up after a failure, and never hide it: what stays is swept at the next start."""
-        trash = self._place(pool).trash
         try:
             await in_thread(trash.discard, tree)
             await asyncio.shield(asyncio.ensure_future(trash.empty()))
@@ -371,35 +332,19 @@ class DirDriver:
             pass
 
 
-def _rootfs(pool: Pool, volume: Volume) -> Rootfs:
-    directory = layout.volume_path(pool, volume)
-    fingerprint = linked_image(directory)
-    if fingerprint is None:
-        if not (directory / "rootfs").is_dir():
-            raise NotFound(f'Volume "{volume.name}" is not in storage pool "{pool.name}"')
-        return Plain(str(directory / "rootfs"))
-    lower = layout.image_path(pool, fingerprint) / "rootfs"
-    if not lower.is_dir():
-        raise Failed(f'Image {fingerprint[:12]} of "{volume.name}" is missing: {lower}')
-    return Layers((str(lower),), str(directory))
+def _no_streams(pool: Pool) -> NotSupported:
+    return NotSupported(f'Storage pool "{pool.name}" of driver "dir" has no streams of its own')
 
 
-def _link_image(new: Path, pool: Pool, fingerprint: str) -> None:
-    if not (layout.image_path(pool, fingerprint) / "rootfs").is_dir():
-        raise NotFound(f'Image {fingerprint[:12]} is not in storage pool "{pool.name}"')
-    os.symlink(f"../../images/{fingerprint}", new / LINK)
-    os.mkdir(new / "work", 0o700)
+def _names(directory: Path) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(each.name for each in entries if not each.name.startswith("."))
+    except FileNotFoundError:
+        return []
 
 
-def _names_to_copy(old: Path, source: Volume, crossed: bool) -> list[str]:
-    """Return what of a volume is copied, relative to its directory."""
-    if source.type is VolumeType.CUSTOM:
-        return ["."]
-    names = ("upper", *(() if crossed else ("work/index",)), "rootfs", "metadata.yaml", "templates")
-    return [name for name in names if os.path.lexists(old / name)]
-
-
-def _end_copy(making: _Making, crossed: bool) -> None:
-    if (making.new / "upper").is_dir():
-        (layers.settle_elsewhere if crossed else layers.settle_copy)(making.new)
-    making.claim()
+def _custom(pool: Pool, name: str) -> Volume:
+    block = (pool.path / "custom" / name / "root.img").exists()
+    content = ContentType.BLOCK if block else ContentType.FILESYSTEM
+    return Volume(name, VolumeType.CUSTOM, content=content)

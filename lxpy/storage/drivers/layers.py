@@ -18,8 +18,8 @@ import re
 import stat
 from pathlib import Path
 
-from lxpy.errors import Failed
-from lxpy.storage import files
+from lxpy.storage import files, view
+from lxpy.storage.volume import Layers
 
 _NLINK = "trusted.overlay.nlink"
 _UPPER = "trusted.overlay.upper"
@@ -43,23 +43,53 @@ def settle_copy(new: Path) -> None:
 
 
 def settle_elsewhere(new: Path) -> None:
-    """Make a copy of upper/ alone fit another copy of its image."""
+    """Make a copy of upper/ alone fit another copy of what is below it."""
     _forget(new / "upper", _UUID)
     files.forget_lower(new / "upper")
 
 
-def check_movable(old: Path, name: str) -> None:
-    """Raise Failed when a volume's layer cannot leave its own copy of the image."""
-    index = old / "work" / "index"
-    if not index.is_dir():
+def complete_links(layers: Layers) -> None:
+    """Give every name of a changed file to the writable layer, so that it needs no index.
+
+    Nobody else has the layer mounted. Where a changed file has names that exist below only, all
+    files are looked at.
+    """
+    assert layers.root is not None
+    root = Path(layers.root)
+    changed = _inodes_with_names_below(root)
+    if not changed:
         return
+    with view.opened(layers, writable=True) as tree:
+        merged = {
+            os.stat(name, dir_fd=tree, follow_symlinks=False).st_ino
+            for name in _names_of(root / "upper", changed)
+        }
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        for _, _, names, directory in os.fwalk(".", dir_fd=tree, follow_symlinks=False):
+            for name in names:
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if status.st_nlink > 1 and status.st_ino in merged:
+                    # To open it for writing links this name to the changed file, too.
+                    os.close(os.open(name, flags, dir_fd=directory))
+
+
+def _inodes_with_names_below(root: Path) -> set[int]:
+    index = root / "work" / "index"
+    if not index.is_dir():
+        return set()
     with os.scandir(index) as entries:
-        shared = any(_has_names_below(entry) for entry in entries)
-    if shared:
-        raise Failed(
-            f'Volume "{name}" cannot be copied to another storage pool: it has changed files that '
-            "have further names in its image: copy it within its pool"
-        )
+        return {entry.inode() for entry in entries if _has_names_below(entry)}
+
+
+def _names_of(upper: Path, inodes: set[int]) -> list[str]:
+    """Return one path, relative to `upper`, of each inode that has one there."""
+    found: dict[int, str] = {}
+    for top, _, names, directory in os.fwalk(upper, follow_symlinks=False):
+        for name in names:
+            inode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino
+            if inode in inodes:
+                found.setdefault(inode, os.path.relpath(os.path.join(top, name), upper))
+    return list(found.values())
 
 
 def _has_names_below(entry: os.DirEntry[str]) -> bool:

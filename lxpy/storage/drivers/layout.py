@@ -17,11 +17,14 @@ from pathlib import Path
 from lxpy import doctor
 from lxpy.errors import BadRequest, Conflict, Failed, NotFound
 from lxpy.storage import files
-from lxpy.storage.drivers.users import LINK
 from lxpy.storage.trash import Trash
 from lxpy.storage.volume import Pool, Volume, VolumeType, check_fingerprint
 
-AREAS = ("containers", "custom", "images", ".trash")
+VOLUMES = ("containers", "custom")
+SNAPSHOTS = ("containers-snapshots", "custom-snapshots")
+AREAS = (*VOLUMES, *SNAPSHOTS, "images", "layers", ".trash")
+#: files that an instance's directory may have beside its layers
+METADATA = ("metadata.yaml", "templates")
 NEW = ".new-"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -54,19 +57,6 @@ def full(pool: Pool) -> Failed:
     return Failed(f'No space left in storage pool "{pool.name}": free some at {pool.path}')
 
 
-def copy_failed(pool: Pool, name: str, error: Failed) -> Failed:
-    """Return what `cp` has said in words that help."""
-    text = str(error)
-    if "No space left on device" in text:
-        return full(pool)
-    if "File name too long" in text:
-        return Failed(
-            f'Volume "{name}" cannot be copied: it holds a path of more than 4096 bytes: remove '
-            "or shorten it"
-        )
-    return error
-
-
 def missing(pool: Pool) -> Failed:
     """Return the error of a pool whose directory is not there."""
     return Failed(
@@ -81,11 +71,19 @@ def image_path(pool: Pool, fingerprint: str) -> Path:
 
 
 def volume_path(pool: Pool, volume: Volume) -> Path:
-    """Return where a volume is, whether it exists or not."""
+    """Return where a volume or snapshot is, whether it exists or not."""
     if volume.type is VolumeType.IMAGE:
         return image_path(pool, volume.name)
     area = "containers" if volume.type is VolumeType.CONTAINER else "custom"
-    return pool.path / area / volume.directory_name
+    if not volume.snapshot:
+        return pool.path / area / volume.directory_name
+    return snapshots_path(pool, volume) / volume.snapshot_name
+
+
+def snapshots_path(pool: Pool, volume: Volume) -> Path:
+    """Return where the snapshots of a volume are, whether it has some or not."""
+    area = "containers" if volume.type is VolumeType.CONTAINER else "custom"
+    return pool.path / f"{area}-snapshots" / volume.directory_name
 
 
 def unfinished(place: Path) -> Path:
@@ -149,11 +147,25 @@ def sweep_pool(pool: Pool, trash: Trash, host: doctor.Host) -> None:
         for area in AREAS:
             for entry in list((pool.path / area).glob(f"{NEW}*")):
                 trash.discard(entry)
+        for area in SNAPSHOTS:
+            for entry in list((pool.path / area).glob("*/.*")):
+                trash.discard(entry)
+            for entry in list((pool.path / area).iterdir()):
+                remove_if_empty(entry)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory unless something is in it, or it is gone."""
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
 
 
 def clear_pool(pool: Pool, trash: Trash) -> None:
     """Move a pool's images to the trash. Raises BadRequest while it has other volumes."""
-    for area in ("containers", "custom"):
+    for area in (*VOLUMES, *SNAPSHOTS):
         if (pool.path / area).is_dir() and any((pool.path / area).iterdir()):
             raise BadRequest(
                 f'The storage pool is currently in use: "{pool.name}" has volumes in {area}'
@@ -188,19 +200,6 @@ def publish_image(new: Path, image: Path, trash: Trash) -> None:
         files.rename_new(new, image)
     except FileExistsError:
         trash.discard(new)  # another was quicker
-
-
-def fill_from_image(new: Path, pool: Pool, fingerprint: str) -> None:
-    """Make the writable layer of an instance. Raises NotFound when the image is not there."""
-    os.symlink(f"../../images/{fingerprint}", new / LINK)
-    lower = image_path(pool, fingerprint) / "rootfs"
-    upper = new / "upper"
-    os.mkdir(new / "work", 0o700)
-    os.mkdir(upper, 0o700)
-    try:
-        files.copy_attributes(lower, upper)  # the top directory of an overlay is the upper's own
-    except FileNotFoundError as error:
-        raise NotFound(f'Image {fingerprint[:12]} is not in storage pool "{pool.name}"') from error
 
 
 def claim(new: Path, place: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from lxpy.errors import Failed, InvalidConfig
 from lxpy.storage import StoragePools
-from lxpy.storage.keys import validate_pool, validate_volume
+from lxpy.storage.keys import validate_pool
 
 
 @pytest.mark.parametrize(
@@ -31,18 +31,13 @@ def test_pools_take(config: dict[str, str]) -> None:
         ({"source": "/srv/../etc"}, 'as "/etc"'),
         ({"rsync.compression": "perhaps"}, "boolean"),
         ({"volume.bogus": "1"}, r'volume\.\*.*Invalid option "bogus"'),
-        ({"volume.size": "1GiB"}, "no quotas"),
+        ({"volume.size": "much"}, r'volume\.\*.*"size"'),
+        ({"dir.quota": "some"}, "dir.quota"),
     ],
 )
 def test_pools_refuse(config: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         validate_pool("dir", config)
-
-
-def test_a_size_is_refused_where_nothing_holds_a_volume_to_it() -> None:
-    validate_volume("dir", {"size": ""})
-    with pytest.raises(InvalidConfig, match=r"10GiB.*no quotas.*remove the option"):
-        validate_volume("dir", {"size": "10GiB"})
 
 
 def test_an_unknown_driver_is_refused(storage: StoragePools) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lxpy.doctor import Host
 from lxpy.errors import BadRequest, Conflict, Failed, NotFound
-from lxpy.storage import Layers, Plain, Pool, StoragePools, Volume, VolumeType
+from lxpy.storage import Layers, Pool, StoragePools, Volume, VolumeType
 from lxpy.threads import in_thread
 from tests.unit.storage.conftest import IMAGE, OTHER, an_image
 
@@ -18,11 +18,19 @@ def entries(pool: Pool, area: str = "containers") -> list[str]:
     return sorted(each.name for each in (pool.path / area).iterdir())
 
 
+async def upper(storage: StoragePools, pool: Pool, name: str) -> Path:
+    found = await storage.rootfs(pool, Volume(name))
+    assert isinstance(found, Layers) and found.root
+    return Path(found.root) / "upper"
+
+
 async def test_a_volume_on_an_image(storage: StoragePools, pool: Pool) -> None:
     await storage.ensure_image(pool, IMAGE, an_image())
     await storage.create_volume(pool, Volume("c1"), IMAGE)
-    lower, root = pool.path / "images" / IMAGE / "rootfs", pool.path / "containers/c1"
-    assert await storage.rootfs(pool, Volume("c1")) == Layers((str(lower),), str(root))
+    lower = pool.path / "images" / IMAGE / "rootfs"
+    found = await storage.rootfs(pool, Volume("c1"))
+    assert isinstance(found, Layers) and found.lower == (str(lower),) and found.root
+    root = Path(found.root)
     assert await storage.image_of(pool, Volume("c1")) == IMAGE
     assert await storage.metadata(pool, Volume("c1")) == lower.parent
     assert (root / "upper").stat().st_mode == lower.stat().st_mode
@@ -32,7 +40,7 @@ async def test_a_volume_without_an_image(storage: StoragePools, pool: Pool) -> N
     await storage.create_volume(pool, Volume("c1", project="other"))
     assert entries(pool) == ["other_c1"]
     found = await storage.rootfs(pool, Volume("c1", project="other"))
-    assert found == Plain(str(pool.path / "containers/other_c1/rootfs"))
+    assert isinstance(found, Layers) and list(Path(found.lower[0]).iterdir()) == []
 
 
 async def test_an_image_that_is_not_there(storage: StoragePools, pool: Pool) -> None:
@@ -68,13 +76,13 @@ async def test_a_cancelled_creation_spares_the_volume_it_found(
     storage: StoragePools, pool: Pool
 ) -> None:
     await storage.create_volume(pool, Volume("c1"))
-    (pool.path / "containers/c1/rootfs/precious").touch()
+    (await upper(storage, pool, "c1") / "precious").touch()
     task = asyncio.create_task(storage.create_volume(pool, Volume("c1")))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (pool.path / "containers/c1/rootfs/precious").exists()
+    assert (await upper(storage, pool, "c1") / "precious").exists()
 
 
 async def test_a_cancelled_creation_leaves_nothing(storage: StoragePools, pool: Pool) -> None:
@@ -111,29 +119,36 @@ async def test_a_link_in_a_volume_is_not_followed(
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/file").touch()
     await storage.create_volume(pool, Volume("c1"))
-    (pool.path / "containers/c1/rootfs/link").symlink_to(tmp_path / "outside")
+    (await upper(storage, pool, "c1") / "link").symlink_to(tmp_path / "outside")
     await storage.delete_volume(pool, Volume("c1"))
     assert (tmp_path / "outside/file").exists()
 
 
-async def test_copy_of_a_plain_volume(storage: StoragePools, pool: Pool) -> None:
+async def test_a_copy_shares_what_both_began_with(storage: StoragePools, pool: Pool) -> None:
     await storage.create_volume(pool, Volume("c1"))
-    (pool.path / "containers/c1/rootfs/file").write_text("text")
+    (await upper(storage, pool, "c1") / "file").write_text("text")
     await storage.copy(pool, Volume("c1"), pool, Volume("c2"))
-    assert (pool.path / "containers/c2/rootfs/file").read_text() == "text"
+    one, two = [await storage.rootfs(pool, Volume(name)) for name in ("c1", "c2")]
+    assert isinstance(one, Layers) and isinstance(two, Layers)
+    assert one.lower == two.lower and one.root != two.root
+    assert (Path(one.lower[0]) / "file").read_text() == "text"
+    await storage.delete_volume(pool, Volume("c1"))
+    assert len(entries(pool, "layers")) == 3  # the copy's own, the shared one, the empty base
+    await storage.delete_volume(pool, Volume("c2"))
+    assert entries(pool, "layers") == []
     with pytest.raises(NotFound, match="nope"):
         await storage.copy(pool, Volume("nope"), pool, Volume("c3"))
-    assert entries(pool) == ["c1", "c2"]
+    assert entries(pool) == []
 
 
 async def test_copy_of_a_custom_volume(storage: StoragePools, pool: Pool) -> None:
     one, two = (Volume(each, VolumeType.CUSTOM) for each in ("one", "two"))
     await storage.create_volume(pool, one)
-    (pool.path / "custom/one/.hidden").write_text("text")
-    (pool.path / "custom/one/directory").mkdir()
+    (pool.path / "custom/one/files/.hidden").write_text("text")
+    (pool.path / "custom/one/files/directory").mkdir()
     await storage.copy(pool, one, pool, two)
     assert entries(pool, "custom") == ["one", "two"]
-    assert entries(pool, "custom/two") == [".hidden", "directory"]
+    assert entries(pool, "custom/two/files") == [".hidden", "directory"]
 
 
 async def test_an_image_is_unpacked_once(storage: StoragePools, pool: Pool) -> None:

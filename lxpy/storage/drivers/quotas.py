@@ -1,0 +1,125 @@
+"""How a pool on a plain directory holds its volumes to their sizes.
+
+`dir.quota` of the pool says it: "project" where the file system has project quotas, "loop"
+elsewhere: then a volume with a size is a file system of its own in a sparse file. That is a btrfs,
+as only btrfs grows and shrinks while it is in use.
+Source: btrfs-filesystem(8), losetup(8).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lxpy.errors import BadRequest, Failed
+from lxpy.programs import run
+from lxpy.storage import projects
+from lxpy.storage.volume import Pool, Usage
+from lxpy.threads import in_thread
+
+#: in a directory that is held to a size by a disk of its own: the disk, and where it is mounted
+IMAGE = "disk.img"
+MOUNT = "disk"
+_SMALLEST_BYTES = 16 << 20
+# Below this, btrfs needs data and metadata in the same chunks.
+_MIXED_BYTES = 1 << 30
+
+
+async def kind(pool: Pool) -> str:
+    """Return how sizes are held in the pool: "project", "loop" or "none"."""
+    chosen = pool.config.get("dir.quota", "")
+    if chosen:
+        return chosen
+    return "project" if await in_thread(projects.are_enforced, pool.path) else "loop"
+
+
+async def check(pool: Pool) -> None:
+    """Raise BadRequest when the pool's config asks for what its file system does not have."""
+    wanted = pool.config.get("dir.quota") == "project"
+    if wanted and not await in_thread(projects.are_enforced, pool.path):
+        raise BadRequest(
+            f'Storage pool "{pool.name}": the file system of {pool.path} has no project quotas: '
+            'mount it with "prjquota" (ext4: made with -O project,quota), or use dir.quota=loop'
+        )
+
+
+def has_disk(directory: Path) -> bool:
+    """Tell whether a directory's files are in a disk of their own."""
+    return (directory / IMAGE).exists()
+
+
+def inside(directory: Path) -> Path:
+    """Return where the files of a directory are, in a disk of their own or not."""
+    return directory / MOUNT if has_disk(directory) else directory
+
+
+async def make_disk(directory: Path, size_bytes: int) -> None:
+    """Make the disk of a directory, not mounted. Raises BadRequest, Failed, MissingTool."""
+    if size_bytes < _SMALLEST_BYTES:
+        raise BadRequest(f"Invalid size: {size_bytes} bytes are fewer than the 16MiB a disk needs")
+    image = directory / IMAGE
+    await in_thread(_make_file, image, directory / MOUNT, size_bytes)
+    mixed = ("--mixed",) if size_bytes < _MIXED_BYTES else ()
+    await run("mkfs.btrfs", "-q", "-m", "single", "-d", "single", *mixed, str(image))
+
+
+async def mount(directory: Path) -> None:
+    """Mount the disk of a directory; may be repeated. Raises Failed."""
+    target = directory / MOUNT
+    if await in_thread(os.path.ismount, target):
+        return
+    options = "loop,discard=async,nosuid,nodev"
+    await run("mount", "-t", "btrfs", "-o", options, str(directory / IMAGE), str(target))
+
+
+async def unmount(directory: Path) -> None:
+    """Unmount the disk of a directory, and with it its loop device; may be repeated."""
+    target = directory / MOUNT
+    if await in_thread(os.path.ismount, target):
+        await run("umount", str(target))
+
+
+async def resize_disk(directory: Path, size_bytes: int) -> None:
+    """Make a mounted disk larger or smaller. Raises Failed; the old size holds then."""
+    image, target = directory / IMAGE, str(directory / MOUNT)
+    old = (await in_thread(image.stat)).st_size
+    if size_bytes >= old:
+        await in_thread(os.truncate, image, size_bytes)
+        await _tell_loop(image)
+        await run("btrfs", "filesystem", "resize", "max", target)
+        return
+    if size_bytes < _SMALLEST_BYTES:
+        raise BadRequest(f"Invalid size: {size_bytes} bytes are fewer than the 16MiB a disk needs")
+    try:
+        await run("btrfs", "filesystem", "resize", str(size_bytes), target, timeout_s=None)
+    except Failed as error:
+        raise Failed(
+            f"The volume cannot shrink to {size_bytes} bytes: it holds too much: {error}"
+        ) from error
+    await in_thread(os.truncate, image, size_bytes)
+    await _tell_loop(image)
+
+
+def usage(directory: Path) -> Usage | None:
+    """Return what a mounted disk holds and may hold; None when it is not mounted."""
+    target = directory / MOUNT
+    if not os.path.ismount(target):
+        return None
+    found = os.statvfs(target)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return Usage(used, found.f_blocks * found.f_frsize)
+
+
+async def _tell_loop(image: Path) -> None:
+    found = await run("losetup", "--noheadings", "--output=NAME", "--associated", str(image))
+    for device in found.stdout.decode().split():
+        await run("losetup", "--set-capacity", device)
+
+
+def _make_file(image: Path, target: Path, size_bytes: int) -> None:
+    os.mkdir(target, 0o700)
+    descriptor = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    finally:
+        os.close(descriptor)
