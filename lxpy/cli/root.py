@@ -31,6 +31,7 @@ VERBS = {
     "operation": "lxpy.cli.operation:operation",
     "pause": "lxpy.cli.power:pause",
     "profile": "lxpy.cli.profile:profile",
+    "publish": "lxpy.cli.publish:publish",
     "query": "lxpy.cli.query:query",
     "rename": "lxpy.cli.copy:rename",
     "restart": "lxpy.cli.power:restart",

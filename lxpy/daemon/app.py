@@ -47,6 +47,7 @@ from lxpy.services.lxcfs import Lxcfs
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.publish import Publish
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
 from lxpy.services.starting import Starter
@@ -126,6 +127,12 @@ class Application:
             lifecycle=self.lifecycle,
         )  # fmt: skip
 
+    def _publish(self) -> Publish:
+        return Publish(
+            store=self.store, locks=self.locks, pools=self.pools, power=self.power,
+            images=self.images, settings=self.settings, registry=self.registry,
+        )  # fmt: skip
+
     def host(self) -> Host:
         """Return what the host has now."""
         return host.read_host(self.lxcfs.path)
@@ -157,7 +164,7 @@ class Application:
         volumes = Volumes(self.db, self.pools, self.store, self.locks, self.lifecycle)
         for routes in (
             instances.routes(services),
-            images.routes(self.images),
+            images.routes(self.images, self._publish()),
             networks.routes(self.networks),
             storage.routes(self.pools, volumes),
             profiles.routes(self.profiles),

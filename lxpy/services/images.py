@@ -22,6 +22,7 @@ from lxpy.db.engine import Database
 from lxpy.db.rows import ImageRow
 from lxpy.errors import BadRequest, Failed, LxpyError
 from lxpy.events.lifecycle import Lifecycle
+from lxpy.images.metadata import Metadata
 from lxpy.images.progress import Progress, silent
 from lxpy.images.store import ImageStore, Stored
 from lxpy.instances.expand import merge_patch
@@ -165,15 +166,7 @@ class Images:
         Conflict for an alias that is taken, NotSupported.
         """
         source = wish.source
-        new = Wish(
-            filename=wish.filename,
-            public=wish.public,
-            auto_update=wish.auto_update,
-            properties=wish.properties or {},
-            profiles=wish.profiles or [],
-            expires_at=_time(wish.expires_at),
-            aliases=wish.aliases or [],
-        )
+        new = _new(wish)
         await self._records.check(project, new)
         if source.type == "url":
             if not source.url:
@@ -197,6 +190,26 @@ class Images:
             _report(operation, row.fingerprint, row.size_bytes)
 
         return self._spawn("Downloading image", work, project, cancellable=True)
+
+    async def check(self, project: str, wish: api.ImagesPost) -> None:
+        """Raise Conflict for an alias that is taken, BadRequest for one that cannot be."""
+        await self._records.check(project, _new(wish))
+
+    async def keep(
+        self, project: str, chunks: Chunks, found: Metadata, wish: api.ImagesPost
+    ) -> api.Image:
+        """Store an image that this daemon packs, whose content needs no check, and record it.
+
+        Raises Failed for one that is there already or a full disk, Conflict for an alias.
+        """
+        stored = await self._store.receive_unified(chunks)
+        try:
+            row = await self._records.add(project, stored, found, _new(wish), claim=False)
+        except BaseException:
+            if not stored.existed:
+                await self._store.delete(stored.fingerprint)
+            raise
+        return shown(row)
 
     # For instances
 
@@ -353,6 +366,19 @@ class Images:
 
 def _report(operation: Operation, fingerprint: str, size_bytes: int) -> None:
     operation.update(fingerprint=fingerprint, size=str(size_bytes))
+
+
+def _new(wish: api.ImagesPost) -> Wish:
+    """Return what a request says of a new image."""
+    return Wish(
+        filename=wish.filename,
+        public=wish.public,
+        auto_update=wish.auto_update,
+        properties=wish.properties or {},
+        profiles=wish.profiles or [],
+        expires_at=_time(wish.expires_at),
+        aliases=wish.aliases or [],
+    )
 
 
 def _time(value: datetime | None) -> datetime | None:

@@ -56,7 +56,7 @@ _NO_PROXY = _later("set http_proxy, https_proxy and no_proxy in lxpyd's environm
 
 SERVER_KEYS: Keys = table(
     (
-        ConfigKey("backups.compression_algorithm", _COMPRESSION, "gzip",
+        ConfigKey("backups.compression_algorithm", _COMPRESSION, "zstd",
                   description="Compression of backups"),
         ConfigKey("core.https_allowed_credentials", BOOL,
                   description="Access-Control-Allow-Credentials of replies over HTTPS"),
@@ -74,7 +74,7 @@ SERVER_KEYS: Keys = table(
                   description="Whether images that were fetched for an instance are kept fresh"),
         ConfigKey("images.auto_update_interval", UINT, "6", live=True,
                   description="Hours between two looks for newer images; 0 is never"),
-        ConfigKey("images.compression_algorithm", _COMPRESSION, "gzip", live=True,
+        ConfigKey("images.compression_algorithm", _COMPRESSION, "zstd", live=True,
                   description="Compression of images made here"),
         ConfigKey("images.default_architecture", STRING, live=True,
                   description="Architecture of images when there is a choice"),

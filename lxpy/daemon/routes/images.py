@@ -15,6 +15,7 @@ from lxpy.errors import BadRequest
 from lxpy.operations.registry import Operation
 from lxpy.services.image_rows import Wish
 from lxpy.services.images import Images
+from lxpy.services.publish import SOURCES, Publish
 from lxpy.units import is_true
 
 _PATH = "/1.0/images"
@@ -26,8 +27,9 @@ _JSON_BYTES = 16 << 20
 class Handlers:
     """The handlers of images."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Images, publish: Publish) -> None:
         self._images = images
+        self._publish = publish
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
@@ -35,7 +37,7 @@ class Handlers:
         return http.listing(request, _PATH, found, name="fingerprint")
 
     async def create(self, request: web.Request) -> web.Response:
-        """Receive an image, or start fetching or building one."""
+        """Receive an image, or start fetching, building or publishing one."""
         if request.content_type == "multipart/form-data":
             return http.accepted(await self._split(request))
         chunks = request.content.iter_chunked(_CHUNK)
@@ -43,6 +45,8 @@ class Handlers:
         # curl sends JSON as a form, other clients send images as JSON: the body tells
         if request.content_type == "application/json" or head.lstrip()[:1] == b"{":
             wish = await _decode(head, chunks)
+            if wish.source.type in SOURCES:
+                return http.accepted(await self._publish.create(http.project(request), wish))
             return http.accepted(await self._images.create(http.project(request), wish))
         operation = await self._images.upload_unified(
             http.project(request), _chain(head, chunks), _wish(request), _expected(request)
@@ -166,9 +170,9 @@ class AliasHandlers:
         return http.empty()
 
 
-def routes(images: Images) -> list[web.RouteDef]:
+def routes(images: Images, publish: Publish) -> list[web.RouteDef]:
     """Return the routes of images and aliases."""
-    handlers, aliases = Handlers(images), AliasHandlers(images)
+    handlers, aliases = Handlers(images, publish), AliasHandlers(images)
     alias, image = f"{_ALIASES}/{{name:.+}}", f"{_PATH}/{{fingerprint}}"
     return [
         web.get(_PATH, handlers.list),
