@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lxpy.errors import Failed, InvalidConfig, NotFound, NotSupported
+from lxpy.errors import Failed, InvalidConfig, NotFound
 from lxpy.storage import files, projects, trees
 from lxpy.storage.drivers import layout, quotas
 from lxpy.storage.drivers.base import Quiet
@@ -69,7 +69,7 @@ class Directories:
         """Copy a volume or snapshot to a new one in another pool."""
         old = await in_thread(self._existing, source)
         in_use = self.place(source) in self.in_use
-        async with there._new(target) as new, _mounted(old, already=in_use):
+        async with there._new(target) as new, quotas.mounted(old, already=in_use):
             with layout.full_told(there.pool):
                 await self._content(target.content, old, new, quiet if in_use else None)
 
@@ -169,21 +169,17 @@ class Directories:
             await in_thread(_resize_block, place / BLOCK_FILE, size_bytes or _DEFAULT_BLOCK_BYTES)
             return
         has_disk = await in_thread(quotas.has_disk, place)
-        if has_disk and size_bytes is not None:
-            async with _mounted(place, already=in_use):
+        if has_disk and size_bytes and await in_thread(quotas.can_resize, place, size_bytes):
+            async with quotas.mounted(place, already=in_use):
                 await quotas.resize_disk(place, size_bytes)
             return
         if not has_disk and await quotas.kind(self.pool) == "project":
             await in_thread(projects.limit, place, size_bytes)
             return
-        if has_disk == (size_bytes is not None):
+        if not has_disk and size_bytes is None:
             return
         if in_use:
-            raise NotSupported(
-                f'The size of volume "{volume.name}" can be set or lifted while no running '
-                f'instance uses it only: storage pool "{self.pool.name}" moves its files to '
-                "another disk for that"
-            )
+            raise quotas.only_at_rest(self.pool, volume)
         await self._move(volume, place)
 
     async def _move(self, volume: Volume, place: Path) -> None:
@@ -192,7 +188,7 @@ class Directories:
         await in_thread(_make_directory, new)
         try:
             await self._sized(new, volume)
-            async with _mounted(place):
+            async with quotas.mounted(place):
                 with layout.full_told(self.pool):
                     await self._content(volume.content, place, new, None)
             await quotas.unmount(new)
@@ -229,7 +225,7 @@ class Directories:
             found = await in_thread(os.stat, place / BLOCK_FILE)
             return Usage(found.st_blocks * 512, found.st_size)
         if await in_thread(quotas.has_disk, place):
-            async with _mounted(place, already=place in self.in_use):
+            async with quotas.mounted(place, already=place in self.in_use):
                 return await in_thread(quotas.usage, place)
         if volume.size_bytes and await quotas.kind(self.pool) == "project":
             return await in_thread(projects.usage, place)
@@ -241,19 +237,6 @@ class Directories:
             what = "Snapshot" if volume.snapshot else "Volume"
             raise NotFound(f'{what} "{volume.label}" is not in storage pool "{self.pool.name}"')
         return place
-
-
-@asynccontextmanager
-async def _mounted(place: Path, *, already: bool = False) -> AsyncIterator[None]:
-    """Have a volume's disk, if it has one, mounted for the length of a block."""
-    if already or not await in_thread(quotas.has_disk, place):
-        yield
-        return
-    await quotas.mount(place)
-    try:
-        yield
-    finally:
-        await quotas.unmount(place)
 
 
 def _files(place: Path) -> Path:

@@ -9,18 +9,22 @@ Source: btrfs-filesystem(8), losetup(8).
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lxpy.errors import BadRequest, Failed
+from lxpy.errors import BadRequest, Failed, NotSupported
 from lxpy.programs import run
 from lxpy.storage import projects
-from lxpy.storage.volume import Pool, Usage
+from lxpy.storage.volume import Pool, Usage, Volume
 from lxpy.threads import in_thread
 
 #: in a directory that is held to a size by a disk of its own: the disk, and where it is mounted
 IMAGE = "disk.img"
 MOUNT = "disk"
 _SMALLEST_BYTES = 16 << 20
+#: the kernel shrinks no btrfs that is in use below this
+SMALLEST_SHRUNK_BYTES = 256 << 20
 # Below this, btrfs needs data and metadata in the same chunks.
 _MIXED_BYTES = 1 << 30
 
@@ -41,6 +45,15 @@ async def check(pool: Pool) -> None:
             f'Storage pool "{pool.name}": the file system of {pool.path} has no project quotas: '
             'mount it with "prjquota" (ext4: made with -O project,quota), or use dir.quota=loop'
         )
+
+
+def only_at_rest(pool: Pool, volume: Volume) -> NotSupported:
+    """Return the error of a size that a volume cannot get while it is in use."""
+    return NotSupported(
+        f'"{volume.name}" cannot get that size while it is in use: storage pool "{pool.name}" '
+        "moves its files to another disk to set or lift a size, or for one below 256MiB: stop "
+        "who uses it first"
+    )
 
 
 def has_disk(directory: Path) -> bool:
@@ -88,8 +101,6 @@ async def resize_disk(directory: Path, size_bytes: int) -> None:
         await _tell_loop(image)
         await run("btrfs", "filesystem", "resize", "max", target)
         return
-    if size_bytes < _SMALLEST_BYTES:
-        raise BadRequest(f"Invalid size: {size_bytes} bytes are fewer than the 16MiB a disk needs")
     try:
         await run("btrfs", "filesystem", "resize", str(size_bytes), target, timeout_s=None)
     except Failed as error:
@@ -100,12 +111,27 @@ async def resize_disk(directory: Path, size_bytes: int) -> None:
     await _tell_loop(image)
 
 
-def usage(directory: Path) -> Usage | None:
-    """Return what a mounted disk holds and may hold; None when it is not mounted."""
-    target = directory / MOUNT
-    if not os.path.ismount(target):
-        return None
-    found = os.statvfs(target)
+def can_resize(directory: Path, size_bytes: int) -> bool:
+    """Tell whether a disk can get that size while it is mounted."""
+    return size_bytes >= min(SMALLEST_SHRUNK_BYTES, (directory / IMAGE).stat().st_size)
+
+
+@asynccontextmanager
+async def mounted(directory: Path, *, already: bool = False) -> AsyncIterator[Path]:
+    """Have a directory's files at hand for the length of a block, which gets their place."""
+    if already or not await in_thread(has_disk, directory):
+        yield await in_thread(inside, directory)
+        return
+    await mount(directory)
+    try:
+        yield directory / MOUNT
+    finally:
+        await unmount(directory)
+
+
+def usage(directory: Path) -> Usage:
+    """Return what a mounted disk holds and may hold."""
+    found = os.statvfs(directory / MOUNT)
     used = (found.f_blocks - found.f_bfree) * found.f_frsize
     return Usage(used, found.f_blocks * found.f_frsize)
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lxpy.errors import Failed, InvalidConfig, NotFound, NotSupported
+from lxpy.errors import Failed, InvalidConfig, NotFound
 from lxpy.storage import files, projects, trees
 from lxpy.storage.drivers import chains, layers, layout, quotas
 from lxpy.storage.drivers.base import Quiet
@@ -248,21 +248,16 @@ class Stacked:
     async def _copied(self, volume: Volume, head: Path, quiet: Quiet | None) -> Path:
         """Copy the layer that a volume writes to."""
         in_use = self.place(volume) in self.in_use
-        if not in_use:
-            await quotas.mount(head)
         layer = await self._new_layer(await in_thread(chains.below_of, head))
         try:
             await in_thread(_make_directory, layer / "work")
-            with layout.full_told(self.pool):
-                source = await in_thread(quotas.inside, head)
-                await trees.copy(source, layer, _PARTS, quiet if in_use else None)
+            async with quotas.mounted(head, already=in_use) as source:
+                with layout.full_told(self.pool):
+                    await trees.copy(source, layer, _PARTS, quiet if in_use else None)
             await in_thread(_settle, layer)
         except BaseException:
             await in_thread(self._chains.discard, layer)
             raise
-        finally:
-            if not in_use:
-                await quotas.unmount(head)
         return layer
 
     # Changing and removing
@@ -292,21 +287,17 @@ class Stacked:
         head = await in_thread(self._head, volume)
         in_use = self.place(volume) in self.in_use
         has_disk = await in_thread(quotas.has_disk, head)
-        if has_disk and size_bytes is not None:
-            async with _mounted(head, already=in_use):
+        if has_disk and size_bytes and await in_thread(quotas.can_resize, head, size_bytes):
+            async with quotas.mounted(head, already=in_use):
                 await quotas.resize_disk(head, size_bytes)
             return
-        kind = await quotas.kind(self.pool)
-        if not has_disk and kind == "project":
+        if not has_disk and await quotas.kind(self.pool) == "project":
             await in_thread(projects.limit, head, size_bytes)
             return
-        if has_disk == (size_bytes is not None):
+        if not has_disk and size_bytes is None:
             return
         if in_use:
-            raise NotSupported(
-                f'The size of "{volume.name}" can be set or lifted while it is stopped only: '
-                f'storage pool "{self.pool.name}" moves its files to another disk for that'
-            )
+            raise quotas.only_at_rest(self.pool, volume)
         await self._move(volume, head)
 
     async def _move(self, volume: Volume, head: Path) -> None:
@@ -315,9 +306,7 @@ class Stacked:
         assert below is not None, "a layer that is written to stands on another"
         layer = await self.writable(volume, below)
         try:
-            async with _mounted(head), _mounted(layer):
-                source = await in_thread(quotas.inside, head)
-                target = await in_thread(quotas.inside, layer)
+            async with quotas.mounted(head) as source, quotas.mounted(layer) as target:
                 with layout.full_told(self.pool):
                     await trees.copy(source, target, _PARTS, None)
                 await in_thread(layers.settle_copy, target)
@@ -357,7 +346,8 @@ class Stacked:
         """Return what a volume with a size has written."""
         head = await in_thread(self._head, volume)
         if await in_thread(quotas.has_disk, head):
-            return await in_thread(quotas.usage, head)
+            async with quotas.mounted(head, already=self.place(volume) in self.in_use):
+                return await in_thread(quotas.usage, head)
         if volume.size_bytes and await quotas.kind(self.pool) == "project":
             return await in_thread(projects.usage, head)
         return None
@@ -382,19 +372,6 @@ class Stacked:
         if not head.is_dir():
             raise Failed(f'Layer {head.name} of "{volume.label}" is missing: {head}')
         return head
-
-
-@asynccontextmanager
-async def _mounted(layer: Path, *, already: bool = False) -> AsyncIterator[None]:
-    """Have a layer's disk, if it has one, mounted for the length of a block."""
-    if already or not await in_thread(quotas.has_disk, layer):
-        yield
-        return
-    await quotas.mount(layer)
-    try:
-        yield
-    finally:
-        await quotas.unmount(layer)
 
 
 def layers_of(head: Path) -> Layers:
