@@ -107,7 +107,7 @@ class Application:
         self.server = Server(self.db, self.settings, pools, lifecycle)
         self.startup = Startup(
             store=store, journal=journal, pools=pools, instances=self.instances,
-            power=self.power, runtime=runtime,
+            power=self.power, starter=self.starter, runtime=runtime,
         )  # fmt: skip
 
     def _images(self) -> Images:

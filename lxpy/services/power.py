@@ -176,16 +176,17 @@ class Power:
     # With the instance's lock held
 
     async def _start(self, instance: Instance) -> None:
-        prepared = await self._starter.prepare(instance, self._cpus(instance))
         names: dict[str, str] = {}
 
         async def network(pid: int) -> None:
             names.update(await self._networks.attach(prepared.instance, prepared.nics, pid))
 
         try:
+            prepared = await self._starter.prepare(instance, self._cpus(instance))
             await self._runtime.start(prepared.spec, network)
         except BaseException:
-            await self._networks.detach(prepared.instance)
+            await self._networks.detach(instance)
+            await self._starter.release(instance)
             raise
         changes = {f"volatile.{device}.host_name": host for device, host in names.items()}
         await self._store.note(
@@ -261,6 +262,7 @@ class Power:
         """Clean up what the kernel does not: after every end."""
         self.frozen.discard(instance.unique_name)
         await self._networks.detach(instance)
+        await self._starter.release(instance)
 
     async def _ended(self, instance: Instance, exit: Exit, *, asked: bool) -> None:
         """Note an end for good."""

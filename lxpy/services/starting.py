@@ -69,12 +69,14 @@ class Starter:
     async def prepare(self, instance: Instance, cpus: str | None) -> Prepared:
         """Return what to start; `cpus` is the set that balancing has found.
 
-        Raises LxpyError when the instance cannot start as it is configured.
+        The instance holds its volumes from now on, see `release`. Raises LxpyError when the
+        instance cannot start as it is configured.
         """
         await _load_modules(instance)
         instance = await self._settle(instance)
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         volume = volume_of(instance)
+        await self._pools.storage.hold(pool, volume, holder(instance))
         rootfs = await self._pools.storage.rootfs(pool, volume)
         plan = devices.plan(
             instance.config,
@@ -87,6 +89,15 @@ class Starter:
         parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus)
         spec = build_spec(instance, parts, self._host(), await self._paths(instance))
         return Prepared(instance, spec, plan.nics)
+
+    async def hold(self, instance: Instance) -> None:
+        """Have a running instance hold its volume, after a restart of the daemon."""
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        await self._pools.storage.hold(pool, volume_of(instance), holder(instance))
+
+    async def release(self, instance: Instance) -> None:
+        """Let go of what an instance that does not run any more held."""
+        await self._pools.storage.release(holder(instance))
 
     async def look_up(
         self, project: str, needs: Needs
@@ -152,6 +163,11 @@ class Starter:
         logs = self._directories.logs(instance.unique_name)
         await in_thread(logs.mkdir, 0o700, True, True)
         return Paths(log=str(logs / "lxc.log"), console_log=str(logs / "console.log"))
+
+
+def holder(instance: Instance) -> str:
+    """Return the name by which a running instance holds volumes."""
+    return f"instance/{instance.unique_name}"
 
 
 def volume_of(instance: Instance) -> Volume:

@@ -17,6 +17,7 @@ from lxpy.runtime.container import Held, Runtime
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.power import Power
+from lxpy.services.starting import Starter
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Volume, VolumeType
@@ -37,6 +38,7 @@ class Startup:
         pools: Pools,
         instances: Instances,
         power: Power,
+        starter: Starter,
         runtime: Runtime,
     ) -> None:
         self._store = store
@@ -44,6 +46,7 @@ class Startup:
         self._pools = pools
         self._instances = instances
         self._power = power
+        self._starter = starter
         self._runtime = runtime
 
     async def recover(self) -> None:
@@ -94,6 +97,10 @@ class Startup:
                 _log.warning("an instance that nobody knows is stopped", name=each.name)
                 await self._runtime.kill(each.name)
                 continue
+            try:
+                await self._starter.hold(instance)
+            except LxpyError as error:
+                _log.warning("volume of a running instance", name=each.name, error=str(error))
             if each.frozen:
                 self._power.frozen.add(each.name)
             if instance.config.get("volatile.last_state.power") != "RUNNING":
