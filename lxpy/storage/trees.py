@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -32,7 +32,9 @@ _TICK_NS = 20_000_000
 _UNWILLING = (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL)
 _CHUNK = 1 << 30
 _LONG_ROUND_S = 1.0
+_PATH_CHARACTERS = 4000
 
+_Walk = Generator["_Walk", None, None]
 _Seen = tuple[int, int]  # inode, change time
 _UNSURE: _Seen = (0, 0)
 #: tells that the file of the first status has the same content and attributes as the second's
@@ -101,7 +103,9 @@ class _Round:
                 status = os.stat(name, dir_fd=source, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            self._entry(source, target, name, name, status)
+            below = self._entry(source, target, name, name, status)
+            if below is not None:
+                _drive(below)
         for path in self._seen.keys() - self._found:
             del self._seen[path]
         for path, status in reversed(self._directories):
@@ -113,19 +117,21 @@ class _Round:
 
     def _entry(
         self, source: int, target: int, name: str, path: str, status: os.stat_result
-    ) -> None:
+    ) -> _Walk | None:
+        """Copy one entry; of a directory, return the walk that copies it."""
         if self._copier._given_up:
             raise GivenUp
+        if len(path) > _PATH_CHARACTERS:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path[:80])
         self._found.add(path)
         if stat.S_ISDIR(status.st_mode):
-            self._directory(source, target, name, path, status)
-            return
+            return self._directory(source, target, name, path, status)
         key = _key(status)
         if (key != _UNSURE and self._seen.get(path) == key) or self._is_there(target, name, status):
             self._seen[path] = key
             if status.st_nlink > 1:
                 self._links.setdefault(status.st_ino, path)
-            return
+            return None
         _remove(target, name)
         self._seen.pop(path, None)
         other = self._links.get(status.st_ino) if status.st_nlink > 1 else None
@@ -139,6 +145,7 @@ class _Round:
             if status.st_nlink > 1:
                 self._links[status.st_ino] = path
         self._seen[path] = key
+        return None
 
     def _is_there(self, target: int, name: str, status: os.stat_result) -> bool:
         if self._same is None:
@@ -151,7 +158,7 @@ class _Round:
 
     def _directory(
         self, source: int, target: int, name: str, path: str, status: os.stat_result
-    ) -> None:
+    ) -> _Walk:
         inside = os.open(name, _DIRECTORY, dir_fd=source)
         try:
             kept = self._is_there(target, name, status)
@@ -164,13 +171,13 @@ class _Round:
                     self._seen[path] = _key(status)
                 if not kept:
                     self._directories.append((path, status))
-                self._children(inside, outside, path)
+                yield from self._children(inside, outside, path)
             finally:
                 os.close(outside)
         finally:
             os.close(inside)
 
-    def _children(self, inside: int, outside: int, path: str) -> None:
+    def _children(self, inside: int, outside: int, path: str) -> _Walk:
         with os.scandir(inside) as entries:
             names = [each.name for each in entries]
         for extra in set(os.listdir(outside)).difference(names):
@@ -179,7 +186,9 @@ class _Round:
             below = f"{path}/{name}"
             try:
                 status = os.stat(name, dir_fd=inside, follow_symlinks=False)
-                self._entry(inside, outside, name, below, status)
+                directory = self._entry(inside, outside, name, below, status)
+                if directory is not None:
+                    yield directory
             except (FileNotFoundError, NotADirectoryError):
                 self._gone(outside, name, below)
             except OSError as error:
@@ -220,6 +229,28 @@ class _Round:
                 os.close(writing)
         finally:
             os.close(reading)
+
+
+def _drive(top: _Walk) -> None:
+    """Walk as deep as it goes: a guest can nest directories deeper than functions may call."""
+    stack = [top]
+    error: OSError | None = None
+    try:
+        while stack:
+            try:
+                stack.append(next(stack[-1]) if error is None else stack[-1].throw(error))
+                error = None
+            except StopIteration:
+                stack.pop()
+                error = None
+            except OSError as failed:
+                stack.pop()
+                error = failed
+    finally:
+        for each in reversed(stack):
+            each.close()
+    if error is not None:
+        raise error
 
 
 def copy_content(reading: int, writing: int) -> None:
@@ -278,7 +309,11 @@ def _remove(target: int, name: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except IsADirectoryError:
-        shutil.rmtree(name, dir_fd=target)
+        try:
+            shutil.rmtree(name, dir_fd=target)
+        except RecursionError as error:
+            text = os.strerror(errno.ENAMETOOLONG)
+            raise OSError(errno.ENAMETOOLONG, text, name) from error
 
 
 def _attributes(source: int, target: int, status: os.stat_result) -> None:

@@ -68,6 +68,13 @@ async def image(storage: StoragePools, pool: Pool, directory: Path, busybox_imag
     return stored.fingerprint
 
 
+async def upper(storage: StoragePools, pool: Pool, name: str) -> Path:
+    """Where a volume's own files are."""
+    found = await storage.rootfs(pool, Volume(name))
+    assert isinstance(found, Layers) and found.root is not None
+    return Path(found.root) / "upper"
+
+
 async def inside(storage: StoragePools, pool: Pool, volume: Volume, script: str) -> str:
     """Run a script in a volume's tree, mounted as the runtime does, in a namespace of its own."""
     found = await storage.rootfs(pool, volume)
@@ -105,7 +112,7 @@ async def test_a_copy_shows_what_the_original_does(
     await storage.copy(pool, one, pool, two)
     assert await inside(storage, pool, two, look) == original
     assert original.startswith("changed\nchanged\nchanged\ninner\nmore\n")
-    used = subprocess.run(["du", "-sk", pool.path / "containers/two"], capture_output=True)
+    used = subprocess.run(["du", "-sk", pool.path / "layers"], capture_output=True)
     assert int(used.stdout.split()[0]) < 10_000
     # Both live on, each by itself.
     await inside(storage, pool, two, "echo again > three")
@@ -133,14 +140,13 @@ async def test_a_copy_on_another_pool(storage: StoragePools, pool: Pool, image: 
     look = "cat moved/inner/file; ls -A"
     assert await inside(storage, other, two, look) == await inside(storage, pool, one, look)
     await inside(storage, pool, one, "echo changed > one")
-    with pytest.raises(Failed, match="further names in its image: copy it within its pool"):
-        await storage.copy(pool, one, other, Volume("three"))
-    assert sorted(each.name for each in (other.path / "containers").iterdir()) == ["two"]
+    await storage.copy(pool, one, other, Volume("three"))
+    assert await inside(storage, other, Volume("three"), "cat one two") == "changed\nchanged\n"
 
 
 async def test_immutable_files_go_too(storage: StoragePools, pool: Pool, image: str) -> None:
     await storage.create_volume(pool, Volume("one"), image)
-    path = pool.path / "containers/one/upper/stuck"
+    path = await upper(storage, pool, "one") / "stuck"
     path.write_text("a privileged guest can do this")
     subprocess.run(["chattr", "+i", path], check=True)
     await storage.delete_volume(pool, Volume("one"))
@@ -149,13 +155,17 @@ async def test_immutable_files_go_too(storage: StoragePools, pool: Pool, image: 
 
 async def test_a_deep_tree_goes_too(storage: StoragePools, pool: Pool) -> None:
     await storage.create_volume(pool, Volume("one"))
-    root = pool.path / "containers/one/rootfs"
+    root = await upper(storage, pool, "one")
     script = "import os\nfor _ in range(3000): os.mkdir('x' * 200); os.chdir('x' * 200)"
     subprocess.run(["python3", "-c", script], cwd=root, check=True)
-    with pytest.raises(Failed, match='"one" cannot be copied: it holds a path of more than 4096'):
-        await storage.copy(pool, Volume("one"), pool, Volume("two"))
+    await storage.copy(pool, Volume("one"), pool, Volume("two"))  # nothing is looked at
+    other = await started(storage, "q")
+    with pytest.raises(Failed, match="a path of more than 4096 bytes"):
+        await storage.copy(pool, Volume("two"), other, Volume("three"))
     await storage.delete_volume(pool, Volume("one"))
-    for area in ("containers", ".trash"):
+    await storage.delete_volume(pool, Volume("two"))
+    assert not list((other.path / "containers").iterdir())
+    for area in ("containers", "layers", ".trash"):
         assert not list((pool.path / area).iterdir())
 
 
@@ -174,10 +184,10 @@ async def test_a_full_pool(storage: StoragePools, directory: Path, image: str, p
         with pytest.raises(Failed, match=r'No space left in storage pool "small": free some'):
             await storage.ensure_image(small, image, unpack)
         await storage.create_volume(pool, Volume("one"))
-        (pool.path / "containers/one/rootfs/big").write_bytes(b"x" * (1 << 20))
+        (await upper(storage, pool, "one") / "big").write_bytes(b"x" * (1 << 20))
         with pytest.raises(Failed, match=r'No space left in storage pool "small"'):
             await storage.copy(pool, Volume("one"), small, Volume("two"))
-        for area in ("containers", "images", ".trash"):
+        for area in ("containers", "layers", "images", ".trash"):
             assert not list((source / area).iterdir())
         (source / "ballast").unlink()
         await storage.create_volume(small, Volume("three"))
@@ -203,15 +213,25 @@ def test_pools(launch: Launch, daemon: Daemon) -> None:
     assert not (daemon.directory / "storage-pools/aside").exists()
 
 
-def test_a_size_is_refused(launch: Launch, daemon: Daemon) -> None:
-    root = {"type": "disk", "path": "/", "pool": "default", "size": "1GiB"}
+def test_a_size_holds(launch: Launch, daemon: Daemon) -> None:
+    root = {"type": "disk", "path": "/", "pool": "default", "size": "300MiB"}
+    name = launch(devices={"root": root})
+    size = int(daemon.out(name, "df", "-m", "/").splitlines()[-1].split()[1])
+    assert 290 <= size <= 300
+    done = daemon.exec(name, "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=400", check=False)
+    assert "No space left on device" in done.stderr
+    daemon.exec(name, "rm", "/big")
+
+
+def test_a_pool_that_holds_no_sizes_refuses_them(launch: Launch, daemon: Daemon) -> None:
+    config = {"dir.quota": "none"}
+    daemon.api.post("/1.0/storage-pools", {"name": "free", "driver": "dir", "config": config})
+    root = {"type": "disk", "path": "/", "pool": "free", "size": "1GiB"}
     before = daemon.instances()
-    with pytest.raises(ApiError, match="no quotas"):
+    with pytest.raises(ApiError, match="dir.quota=none"):
         launch(devices={"root": root})
     assert daemon.instances() == before
-    name = launch(start=False)
-    with pytest.raises(ApiError, match="no quotas"):
-        daemon.api.patch(f"/1.0/instances/{name}", {"devices": {"root": root}})
+    daemon.api.call("DELETE", "/1.0/storage-pools/free")
 
 
 def test_a_custom_volume(daemon: Daemon, launch: Launch) -> None:
@@ -224,7 +244,7 @@ def test_a_custom_volume(daemon: Daemon, launch: Launch) -> None:
     status, _, reply = api.raw("DELETE", f"{path}/data")
     assert status == 400 and b"still in use" in reply
     daemon.lxpy("delete", "--force", name)
-    kept = daemon.directory / "storage-pools/default/custom/data/file"
+    kept = daemon.directory / "storage-pools/default/custom/data/files/file"
     assert kept.read_text() == "text\n" and kept.stat().st_uid == 0
     api.call("DELETE", f"{path}/data")
 

@@ -31,12 +31,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def full_told(pool: Pool) -> Iterator[None]:
-    """Say in a pool's words that it is full."""
+    """Say in a pool's words that it is full, or that a guest's files cannot be copied to it."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise full(pool) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise Failed(
+                f'The files cannot be copied to storage pool "{pool.name}": there is a path of '
+                "more than 4096 bytes: remove or shorten it"
+            ) from error
         raise
 
 
