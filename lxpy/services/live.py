@@ -36,6 +36,7 @@ class Live:
         """Make the running `old` into `new`. Raises LxpyError with everything as it was."""
         async with AsyncExitStack() as undo:
             added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
+            changed = [name for name in changed if not _is_resized_root(old, new, name)]
             in_place = [name for name in changed if _is_live(old, new, name)]
             for name in in_place:
                 await self._replug(new, name)
@@ -100,6 +101,12 @@ def _is_live(old: Instance, new: Instance, name: str) -> bool:
     """Whether a changed device is a nic that keeps its link."""
     before, after = old.expanded_devices[name], new.expanded_devices[name]
     return after.get("type") == "nic" and not _LINK.intersection(changed_keys(before, after))
+
+
+def _is_resized_root(old: Instance, new: Instance, name: str) -> bool:
+    """Whether a changed device is the root disk with another size, which its pool looks after."""
+    before, after = old.expanded_devices[name], new.expanded_devices[name]
+    return after.get("path") == "/" and set(changed_keys(before, after)) == {"size"}
 
 
 def _check_root(name: str, device: Options) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from msgspec import UNSET
@@ -21,7 +22,7 @@ from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.starting import check_sources
+from lxpy.services.starting import check_sources, volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.threads import in_thread
@@ -103,14 +104,31 @@ class Updates:
         """Store a changed instance; if it runs, change it there, too. Its lock is held."""
         used = await self._profiles.profiles(new.project, list(new.profiles))
         new = new.changed(used, config=self._settled(new, gone=old))
-        if not self._power.is_running(old):
-            await self._store.save(new)
+        async with self._resized(old, new):
+            if not self._power.is_running(old):
+                await self._store.save(new)
+                return
+            await self._live.apply(old, new)
+            try:
+                await self._store.save(new)
+            except BaseException:
+                await self._live.apply(new, old)
+                raise
+
+    @asynccontextmanager
+    async def _resized(self, old: Instance, new: Instance) -> AsyncIterator[None]:
+        """Give the root disk another size, for good if the block succeeds."""
+        before, after = volume_of(old), volume_of(new)
+        if before.size_bytes == after.size_bytes:
+            yield
             return
-        await self._live.apply(old, new)
+        storage = self._pools.storage
+        pool = await self._pools.pool(new.root_device[1]["pool"])
+        await storage.resize(pool, after, after.size_bytes)
         try:
-            await self._store.save(new)
+            yield
         except BaseException:
-            await self._live.apply(new, old)
+            await storage.resize(pool, before, before.size_bytes)
             raise
 
     def _settled(self, new: Instance, *, gone: Instance | None = None) -> dict[str, str]:
