@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from lxpy.doctor import Host
@@ -177,14 +177,19 @@ class DirDriver:
     async def create_volume(self, pool: Pool, volume: Volume, image: str | None) -> None:
         """Make the volume: a handful of system calls whatever the image's size."""
         place = self._place(pool)
-        if volume.type is VolumeType.CONTAINER:
-            await place.stacked.create(volume, image)
-        else:
-            await place.directories.create(volume)
+        async with _tidied(place):
+            if volume.type is VolumeType.CONTAINER:
+                await place.stacked.create(volume, image)
+            else:
+                await place.directories.create(volume)
 
-    def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
+    @asynccontextmanager
+    async def filling(self, pool: Pool, volume: Volume) -> AsyncIterator[Path]:
         """Make a volume or a snapshot of the files that the block writes."""
-        return self._place(pool).volumes(volume).filling(volume)
+        place = self._place(pool)
+        async with _tidied(place), place.volumes(volume).filling(volume) as directory:
+            with layout.full_told(pool):
+                yield directory
 
     async def copy_volume(
         self, pool: Pool, source: Volume, to_pool: Pool, target: Volume, quiet: Quiet
@@ -192,12 +197,13 @@ class DirDriver:
         """Copy a volume: within a pool an instance's files are shared, not copied."""
         here, there = self._place(pool), self._place(to_pool)
         await here.flattener.stop(source)
-        if source.type is not VolumeType.CONTAINER:
-            await here.directories.copy_to(source, there.directories, target, quiet)
-        elif here is there:
-            await here.stacked.copy(source, target, quiet)
-        else:
-            await here.stacked.copy_to(source, there.stacked, target, quiet)
+        async with _tidied(here), _tidied(there):
+            if source.type is not VolumeType.CONTAINER:
+                await here.directories.copy_to(source, there.directories, target, quiet)
+            elif here is there:
+                await here.stacked.copy(source, target, quiet)
+            else:
+                await here.stacked.copy_to(source, there.stacked, target, quiet)
 
     async def rename_volume(self, pool: Pool, volume: Volume, target: Volume) -> None:
         """Rename the directories of a volume and its snapshots. Raises NotFound or Conflict."""
@@ -222,12 +228,15 @@ class DirDriver:
     async def resize_volume(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
         """Hold the volume to another size."""
         await self._place(pool).flattener.stop(volume)
+        place = self._place(pool)
         sized = Volume(
             volume.name, volume.type, volume.project,
             {"size": "" if size_bytes is None else str(size_bytes)}, volume.content,
         )  # fmt: skip
-        await self._place(pool).volumes(volume).resize(sized, size_bytes)
-        await self._place(pool).trash.empty()
+        try:
+            await place.volumes(volume).resize(sized, size_bytes)
+        finally:
+            await place.trash.empty()
 
     async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
         """Return what a volume with a size takes; walking others is no answer to a GET."""
@@ -239,15 +248,18 @@ class DirDriver:
         """Make a snapshot: of an instance at rest by a layer, else by a copy of what it wrote."""
         place = self._place(pool)
         await place.flattener.stop(snapshot.whole)
-        await place.volumes(snapshot).snapshot(snapshot, quiet)
+        async with _tidied(place):
+            await place.volumes(snapshot).snapshot(snapshot, quiet)
         await place.flattener.consider(snapshot.whole)
 
     async def restore_volume(self, pool: Pool, volume: Volume, snapshot: str) -> None:
         """Make a volume at rest what its snapshot is."""
         place = self._place(pool)
         await place.flattener.stop(volume)
-        await place.volumes(volume).restore(volume, snapshot)
-        await place.trash.empty()
+        try:
+            await place.volumes(volume).restore(volume, snapshot)
+        finally:
+            await place.trash.empty()
         await place.flattener.consider(volume)
 
     async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
@@ -330,6 +342,16 @@ class DirDriver:
             await asyncio.shield(asyncio.ensure_future(trash.empty()))
         except (OSError, LxpyError):
             pass
+
+
+@asynccontextmanager
+async def _tidied(place: _Place) -> AsyncIterator[None]:
+    """Remove at once what a block that fails has made."""
+    try:
+        yield
+    except BaseException:
+        await asyncio.shield(asyncio.ensure_future(place.trash.empty()))
+        raise
 
 
 def _no_streams(pool: Pool) -> NotSupported:
