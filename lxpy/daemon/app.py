@@ -19,6 +19,7 @@ from lxpy.daemon.routes import (
     operations,
     profiles,
     server,
+    snapshots,
     storage,
 )
 from lxpy.db.engine import Database
@@ -48,8 +49,10 @@ from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.publish import Publish
+from lxpy.services.restoring import Restoring
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
+from lxpy.services.snapshots import Snapshots
 from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
 from lxpy.services.storage import Pools
@@ -95,7 +98,15 @@ class Application:
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, registry, lifecycle, self.host
         )
-        self.views = Views(runtime, self.power, self.networks)
+        self.views = Views(store.snapshots, runtime, self.power, self.networks)
+        self.snapshots = Snapshots(
+            store=store, locks=locks, journal=journal, pools=pools, power=self.power,
+            runtime=runtime, views=self.views, registry=registry, lifecycle=lifecycle,
+        )  # fmt: skip
+        self.restoring = Restoring(
+            store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
+            power=self.power, registry=registry, lifecycle=lifecycle,
+        )  # fmt: skip
         self.instances = Instances(
             store=store, locks=locks, journal=journal, directories=directories, pools=pools,
             networks=self.networks, power=self.power, views=self.views, registry=registry,
@@ -108,6 +119,7 @@ class Application:
         self.startup = Startup(
             store=store, journal=journal, pools=pools, instances=self.instances,
             power=self.power, starter=self.starter, runtime=runtime,
+            handlers={**self.snapshots.handlers(), "restore": self.restoring.finish},
         )  # fmt: skip
 
     def _images(self) -> Images:
@@ -123,8 +135,8 @@ class Application:
         live = Live(self.runtime, self.power, self.starter, self.networks)
         return Updates(
             store=self.store, locks=self.locks, profiles=self.profiles, pools=self.pools,
-            networks=self.networks, power=self.power, live=live, registry=self.registry,
-            lifecycle=self.lifecycle,
+            networks=self.networks, power=self.power, live=live, restoring=self.restoring,
+            registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
 
     def _publish(self) -> Publish:
@@ -164,6 +176,7 @@ class Application:
         volumes = Volumes(self.db, self.pools, self.store, self.locks, self.lifecycle)
         for routes in (
             instances.routes(services),
+            snapshots.routes(self.snapshots),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
             storage.routes(self.pools, volumes),

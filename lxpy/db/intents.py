@@ -13,10 +13,12 @@ from lxpy.db.base import now
 from lxpy.db.rows import IntentRow
 
 
-def add(session: AsyncSession, kind: str, project: str, name: str, **data: Any) -> str:
+def add(
+    session: AsyncSession, kind: str, project: str, name: str, id: str = "", /, **data: Any
+) -> str:
     """Note in the running transaction that `kind` is about to happen; return the intent's id."""
     row = IntentRow(
-        id=str(uuid4()), kind=kind, project=project, name=name, data=data, created_at=now()
+        id=id or str(uuid4()), kind=kind, project=project, name=name, data=data, created_at=now()
     )
     session.add(row)
     return row.id

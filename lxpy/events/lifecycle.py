@@ -23,6 +23,8 @@ instance-stopped instance-shutdown instance-restarted instance-paused instance-r
 instance-ready instance-restored instance-exec instance-console instance-console-retrieved
 instance-console-reset instance-log-retrieved instance-log-deleted
 instance-metadata-retrieved instance-metadata-updated
+instance-snapshot-created instance-snapshot-deleted instance-snapshot-renamed
+instance-snapshot-updated
 image-created image-deleted image-updated image-refreshed image-retrieved
 image-secret-created image-alias-created image-alias-deleted image-alias-renamed
 image-alias-updated

@@ -1,4 +1,4 @@
-"""Instance and Profile: frozen values, as the database holds them, expansion included."""
+"""Instance, Snapshot and Profile: frozen values, as the database holds them."""
 
 from __future__ import annotations
 
@@ -108,6 +108,60 @@ class Instance:
             expanded_config=expand_config([each.config for each in profiles], own_config),
             expanded_devices=expand_devices([each.devices for each in profiles], own_devices),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An instance as it was. `inherited_*` is what its profiles gave it then, beside its own.
+
+    `frozen_ms` is how long it stood still for it, None when it did not run.
+    """
+
+    name: str
+    created_at: datetime
+    config: Config
+    devices: Devices
+    profiles: tuple[str, ...]
+    inherited_config: Config = field(default_factory=dict)
+    inherited_devices: Devices = field(default_factory=dict)
+    id: int = 0
+    instance_id: int = 0
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    ephemeral: bool = False
+    stateful: bool = False
+    description: str = ""
+    scheduled: bool = False
+    frozen_ms: float | None = None
+
+    @property
+    def expanded_config(self) -> dict[str, str]:
+        """Its config as it was with that of its profiles."""
+        return {**self.inherited_config, **self.config}
+
+    @property
+    def expanded_devices(self) -> dict[str, Device]:
+        """Its devices as they were with those of its profiles."""
+        return {**self.inherited_devices, **self.devices}
+
+
+def snapshot_of(instance: Instance, name: str, created_at: datetime) -> Snapshot:
+    """Return a snapshot of an instance as it is."""
+    config, devices = instance.expanded_config, instance.expanded_devices
+    return Snapshot(
+        name=name,
+        created_at=created_at,
+        config=instance.config,
+        devices=instance.devices,
+        profiles=instance.profiles,
+        inherited_config={k: v for k, v in config.items() if k not in instance.config},
+        inherited_devices={k: v for k, v in devices.items() if k not in instance.devices},
+        instance_id=instance.id,
+        last_used_at=instance.last_used_at,
+        ephemeral=instance.ephemeral,
+        stateful=False,
+        description=instance.description,
+    )
 
 
 def root_device(devices: Devices) -> tuple[str, Device]:

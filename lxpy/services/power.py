@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
@@ -174,6 +175,27 @@ class Power:
         return self._runtime.held(instance.unique_name) is not None
 
     # With the instance's lock held
+
+    @asynccontextmanager
+    async def interrupted(self, instance: Instance) -> AsyncIterator[None]:
+        """Have an instance stopped, by force, for the length of a block.
+
+        If it ran, it starts again after that, as the store has it then. Raises LxpyError.
+        """
+        if not self.is_running(instance):
+            yield
+            return
+        await self._stop(instance, force=True, timeout_s=None, returns=True)
+        await self._left(instance)
+        try:
+            yield
+        except BaseException:
+            try:
+                await self._start(self._store.get(instance.project, instance.name))
+            except LxpyError as error:
+                _log.warning("not started again", instance=instance.unique_name, error=str(error))
+            raise
+        await self._start(self._store.get(instance.project, instance.name))
 
     async def _start(self, instance: Instance) -> None:
         names: dict[str, str] = {}

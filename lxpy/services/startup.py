@@ -6,7 +6,7 @@ And it goes: the host shuts down, instances are stopped in order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -23,6 +23,8 @@ from lxpy.services.store import InstanceStore
 from lxpy.storage import Volume, VolumeType
 
 _AT_ONCE = 8
+#: finishes or undoes work of one kind
+Handler = Callable[[Intent], Awaitable[None]]
 
 _log = structlog.get_logger()
 
@@ -40,6 +42,7 @@ class Startup:
         power: Power,
         starter: Starter,
         runtime: Runtime,
+        handlers: Mapping[str, Handler],
     ) -> None:
         self._store = store
         self._journal = journal
@@ -48,16 +51,19 @@ class Startup:
         self._power = power
         self._starter = starter
         self._runtime = runtime
-
-    async def recover(self) -> None:
-        """Finish or undo what a former daemon was in the middle of."""
-        handlers: dict[str, Callable[[Intent], Awaitable[None]]] = {
+        self._handlers: dict[str, Handler] = {
+            **handlers,
             "create": self._undo_create,
             "delete": self._finish_delete,
             "rename": self._settle_rename,
         }
+        self._paused: set[str] = set()
+
+    async def recover(self) -> None:
+        """Finish or undo what a former daemon was in the middle of."""
         for intent in await self._journal.unfinished():
-            handler = handlers.get(intent.kind)
+            self._paused.add(intent.data.get("paused", ""))
+            handler = self._handlers.get(intent.kind)
             if handler is None:
                 continue  # another service's
             _log.info("unfinished work", kind=intent.kind, instance=intent.name)
@@ -101,7 +107,9 @@ class Startup:
                 await self._starter.hold(instance)
             except LxpyError as error:
                 _log.warning("volume of a running instance", name=each.name, error=str(error))
-            if each.frozen:
+            if each.frozen and each.name in self._paused:
+                await self._runtime.thaw(each.name)  # its snapshot is not made any more
+            elif each.frozen:
                 self._power.frozen.add(each.name)
             if instance.config.get("volatile.last_state.power") != "RUNNING":
                 await self._store.note(instance, {"volatile.last_state.power": "RUNNING"})

@@ -5,7 +5,7 @@ Every GET is answered from here; every change is committed before it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,7 +17,9 @@ from lxpy.db.engine import Database
 from lxpy.db.rows import InstanceRow
 from lxpy.errors import Conflict, NotFound
 from lxpy.instances.expand import expand_config, expand_devices
-from lxpy.instances.model import Instance, split_unique_name
+from lxpy.instances.model import Instance, Snapshot, split_unique_name
+from lxpy.services.journal import Intent
+from lxpy.services.snapshotstore import SnapshotStore
 
 Key = tuple[str, str]
 
@@ -26,6 +28,7 @@ class InstanceStore:
     """All instances of this installation, by project and name."""
 
     def __init__(self, db: Database) -> None:
+        self.snapshots = SnapshotStore(db)
         self._db = db
         self._instances: dict[Key, Instance] = {}
 
@@ -34,6 +37,7 @@ class InstanceStore:
         async with self._db.read() as session:
             rows = await queries.everything(session)
             self._instances = {(row.project, row.name): _instance(row) for row in rows}
+            await self.snapshots.load(session)
 
     def get(self, project: str, name: str) -> Instance:
         """Return an instance. Raises NotFound."""
@@ -59,8 +63,14 @@ class InstanceStore:
         """Return the instances with that profile."""
         return [each for each in self.listed(project) if profile in each.profiles]
 
-    async def add(self, instance: Instance, *, ends: str = "") -> Instance:
-        """Insert an instance; the intent `ends` is crossed out with it.
+    def by_id(self, id: int) -> Instance | None:
+        """Return the instance that a snapshot belongs to."""
+        return next((each for each in self._instances.values() if each.id == id), None)
+
+    async def add(
+        self, instance: Instance, *, ends: str = "", snapshots: Iterable[Snapshot] = ()
+    ) -> Instance:
+        """Insert an instance with its snapshots; the intent `ends` is crossed out with it.
 
         Raises Conflict when its name is taken, NotFound when a profile is gone.
         """
@@ -77,11 +87,15 @@ class InstanceStore:
                 await intents.end(session, ends)
             await session.flush()
             kept = replace(instance, id=row.id)
+            inserted = await self.snapshots.insert(session, kept.id, snapshots)
         self._keep(kept)
+        self.snapshots.adopt(inserted)
         return kept
 
-    async def save(self, instance: Instance, *, ends: str = "") -> Instance:
-        """Write a changed instance, its name included.
+    async def save(
+        self, instance: Instance, *, ends: str = "", begins: Intent | None = None
+    ) -> Instance:
+        """Write a changed instance, its name included; an intent ends, or begins, with that.
 
         Raises Conflict when its name is taken, NotFound when a profile is gone.
         """
@@ -98,6 +112,10 @@ class InstanceStore:
                 await _assign(session, row, instance)
             if ends:
                 await intents.end(session, ends)
+            if begins is not None:
+                intents.add(
+                    session, begins.kind, begins.project, begins.name, begins.id, **begins.data
+                )
         del self._instances[old.project, old.name]
         self._keep(instance)
         return instance
@@ -137,6 +155,7 @@ class InstanceStore:
             await queries.delete_by_id(session, instance.id)
             id = intents.add(session, "delete", instance.project, instance.name, **intent)
         self._instances.pop((instance.project, instance.name), None)
+        self.snapshots.forget(instance.id)
         return id
 
     async def reload(self, project: str, profile: str) -> list[tuple[Instance, Instance]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from msgspec import UNSET
 
 from lxpy.api.instances import InstancePatch, InstancePut
-from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError, NotFound
+from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import devices, keys
 from lxpy.instances.devices.plans import volatile_config
@@ -22,6 +22,7 @@ from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.restoring import Restoring
 from lxpy.services.starting import check_sources, volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -46,6 +47,7 @@ class Updates:
         networks: Networks,
         power: Power,
         live: Live,
+        restoring: Restoring,
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
@@ -56,14 +58,18 @@ class Updates:
         self._networks = networks
         self._power = power
         self._live = live
+        self._restoring = restoring
         self._registry = registry
         self._lifecycle = lifecycle
 
     def put(self, project: str, name: str, wish: InstancePut) -> Operation:
-        """Start the replacement of an instance's writable part. Raises NotFound."""
+        """Start the replacement of an instance's writable part, or its restoration.
+
+        Raises NotFound, BadRequest.
+        """
         self._store.get(project, name)
         if wish.restore:
-            raise NotFound(f"Snapshot {name}/{wish.restore} does not exist")
+            return self._restoring.restore(project, name, wish.restore, stateful=wish.stateful)
 
         async def work(_: Operation) -> None:
             await self._update(project, name, lambda _: wish)

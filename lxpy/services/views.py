@@ -8,10 +8,13 @@ from typing import Any
 
 from lxpy.api import instances as api
 from lxpy.api.envelope import Status
+from lxpy.api.snapshots import NEVER, Making, Snapshot
+from lxpy.instances import model
 from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime, StartFailed
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
+from lxpy.services.snapshotstore import SnapshotStore
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -19,7 +22,10 @@ _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 class Views:
     """Renders instances; knows which run and which are frozen."""
 
-    def __init__(self, runtime: Runtime, power: Power, networks: Networks) -> None:
+    def __init__(
+        self, store: SnapshotStore, runtime: Runtime, power: Power, networks: Networks
+    ) -> None:
+        self._store = store
         self._runtime = runtime
         self._power = power
         self._networks = networks
@@ -35,14 +41,38 @@ class Views:
         return api.Instance(**self._fields(instance))
 
     async def full(self, instance: Instance) -> api.InstanceFull:
-        """Return an instance with its state."""
+        """Return an instance with its state and snapshots."""
         state = await self.state(instance)
         fields = self._fields(instance)
-        return api.InstanceFull(**fields, state=state, snapshots=None, backups=None)
+        snapshots = self.snapshots(instance) or None
+        return api.InstanceFull(**fields, state=state, snapshots=snapshots, backups=None)
 
     async def fulls(self, instances: Sequence[Instance]) -> list[api.InstanceFull]:
         """Return many instances with their states."""
         return [await self.full(each) for each in instances]
+
+    def snapshots(self, instance: Instance) -> list[Snapshot]:
+        """Return the snapshots of an instance, oldest first; what they take is not counted."""
+        return [self.snapshot(instance, each) for each in self._store.of(instance.id)]
+
+    def snapshot(self, instance: Instance, found: model.Snapshot) -> Snapshot:
+        """Return a snapshot as `GET /1.0/instances/NAME/snapshots/SNAPSHOT` shows it."""
+        return Snapshot(
+            name=found.name,
+            created_at=found.created_at,
+            expires_at=found.expires_at or NEVER,
+            last_used_at=found.last_used_at or _NEVER,
+            architecture=instance.architecture,
+            config=found.config,
+            devices=found.devices,
+            ephemeral=found.ephemeral,
+            expanded_config=found.expanded_config,
+            expanded_devices=found.expanded_devices,
+            profiles=list(found.profiles),
+            stateful=found.stateful,
+            description=found.description,
+            lxpy=Making(scheduled=found.scheduled, frozen_ms=found.frozen_ms),
+        )
 
     async def state(self, instance: Instance) -> api.InstanceState:
         """Return what an instance does and uses now; zeros when it does not run."""
