@@ -87,6 +87,7 @@ class DirDriver:
         await in_thread(layout.sweep_pool, pool, place.trash, self._host)
         place.chains.forget()
         await in_thread(place.chains.sweep)
+        await quotas.unmount_below(pool.path / ".trash")
         await place.trash.empty()
 
     async def stop(self, pool: Pool) -> None:
@@ -210,6 +211,8 @@ class DirDriver:
 
         def rename() -> None:
             old, new = layout.volume_path(pool, volume), layout.volume_path(pool, target)
+            if new.exists():
+                raise layout.taken(new)
             if not volume.snapshot:
                 before = layout.snapshots_path(pool, volume)
                 if before.is_dir():

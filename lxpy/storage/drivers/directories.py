@@ -72,6 +72,7 @@ class Directories:
         async with there._new(target) as new, quotas.mounted(old, already=in_use):
             with layout.full_told(there.pool):
                 await self._content(target.content, old, new, quiet if in_use else None)
+                await in_thread(files.syncfs, new)
 
     async def _content(
         self, content: ContentType, old: Path, new: Path, quiet: Quiet | None

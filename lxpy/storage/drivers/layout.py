@@ -91,6 +91,11 @@ def snapshots_path(pool: Pool, volume: Volume) -> Path:
     return pool.path / f"{area}-snapshots" / volume.directory_name
 
 
+def is_hidden(snapshot: Volume) -> bool:
+    """Tell whether a snapshot is for the length of an operation only."""
+    return snapshot.snapshot.startswith(".")
+
+
 def unfinished(place: Path) -> Path:
     """Return a name beside `place` for something that is being made."""
     return place.parent / f"{NEW}{secrets.token_hex(4)}-{place.name}"

@@ -92,6 +92,12 @@ async def unmount(directory: Path) -> None:
         await run("umount", str(target))
 
 
+async def unmount_below(directory: Path) -> None:
+    """Unmount the disks that a crash has left below a directory."""
+    for target in await in_thread(_mounts_below, directory):
+        await run("umount", target)
+
+
 async def resize_disk(directory: Path, size_bytes: int) -> None:
     """Make a mounted disk larger or smaller. Raises Failed; the old size holds then."""
     image, target = directory / IMAGE, str(directory / MOUNT)
@@ -140,6 +146,12 @@ async def _tell_loop(image: Path) -> None:
     found = await run("losetup", "--noheadings", "--output=NAME", "--associated", str(image))
     for device in found.stdout.decode().split():
         await run("losetup", "--set-capacity", device)
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    targets = [line.split(" ")[4] for line in lines]
+    return [each for each in targets if each.startswith(f"{directory}/")]
 
 
 def _make_file(image: Path, target: Path, size_bytes: int) -> None:

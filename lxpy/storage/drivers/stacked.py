@@ -74,6 +74,8 @@ class Stacked:
         """Copy a volume or snapshot within the pool."""
         place = self.place(source)
         base = await self._kept(source, quiet)
+        if not source.snapshot:
+            await in_thread(files.syncfs, base)
         await self._on_top(target, base, place)
 
     async def copy_to(
@@ -206,6 +208,9 @@ class Stacked:
         if await in_thread(place.exists):
             raise layout.taken(place)
         layer = await self._kept(snapshot.whole, quiet)
+        if not layout.is_hidden(snapshot):
+            # Before it is told of: a power cut must not leave a snapshot of empty files.
+            await in_thread(files.syncfs, layer)
         await self._named(snapshot, layer, self.place(snapshot.whole))
 
     async def restore(self, volume: Volume, snapshot: str) -> None:
