@@ -77,7 +77,7 @@ class Extraction:
         self._stream = stream
         self._report = report
         self.found = Found()
-        self._trees: dict[str, Tree] = {}
+        self.trees: dict[str, Tree] = {}
 
     def run(self) -> None:
         """Unpack or check everything. Raises BadArchive, LimitReached or OSError."""
@@ -85,13 +85,13 @@ class Extraction:
         member = reader.next()
         while member is not None:
             self._count(reader.stored(member))
-            self._member(reader, member)
+            self.member(reader, member)
             self._report()
             if not self._job.whole and self._is_known():
                 return
             member = reader.next()
         self._stream.drain(_AFTER_END)
-        for tree in self._trees.values():
+        for tree in self.trees.values():
             tree.finish()
 
     def _is_known(self) -> bool:
@@ -107,7 +107,8 @@ class Extraction:
         if self.found.bytes > self._job.max_bytes:
             raise LimitReached(f"it holds more than {self._job.max_bytes} bytes")
 
-    def _member(self, reader: Reader, member: TarInfo) -> None:
+    def member(self, reader: Reader, member: TarInfo) -> None:
+        """Unpack or check one member. Raises BadArchive, LimitReached, OSError."""
         area, path = self._route(member.name, member.name)
         if area == "metadata":
             self._metadata(reader, member)
@@ -173,9 +174,9 @@ class Extraction:
             raise LimitReached(f'member "{printable(member.name)}" is larger than 1 MiB')
         self.found.templates += 1
         plain = Attributes(os.geteuid(), os.getegid(), 0o644, _mtime(member), {})
-        tree = self._tree("templates")
+        tree = self.tree("templates")
         if tree is not None:
-            tree.file(path, plain, lambda descriptor: self._content(member, descriptor))
+            tree.file(path, plain, lambda descriptor: self.content(reader, member, descriptor))
 
     def _rootfs(self, reader: Reader, member: TarInfo, path: str) -> None:
         if member.isdev() and not member.isfifo():
@@ -184,7 +185,7 @@ class Extraction:
             return
         if not path and not member.isdir():
             raise BadArchive("the rootfs is not a directory")
-        tree = self._tree("rootfs")
+        tree = self.tree("rootfs")
         target = self._link_target(member) if member.islnk() else ""
         if tree is None:
             self._map(member, reader.stored(member))
@@ -199,8 +200,7 @@ class Extraction:
             elif member.isfifo():
                 tree.fifo(path, _attributes(member))
             elif member.isreg():
-                stored = reader.stored(member)
-                tree.file(path, _attributes(member), lambda fd: self._file(member, fd, stored))
+                tree.file(path, _attributes(member), lambda fd: self.content(reader, member, fd))
             else:
                 raise BadArchive(f'member "{printable(member.name)}" is of an unknown type')
         except (ValueError, OverflowError) as error:
@@ -223,17 +223,15 @@ class Extraction:
             )
         return target
 
-    def _file(self, member: TarInfo, descriptor: int, stored: int) -> None:
+    def content(self, reader: Reader, member: TarInfo, descriptor: int) -> None:
+        """Write a regular file's content, its holes left out."""
         if member.sparse is None:
-            self._content(member, descriptor)
+            self._stream.copy(member.size, lambda part: _write(descriptor, part))
             return
-        for offset, size in self._map(member, stored):
+        for offset, size in self._map(member, reader.stored(member)):
             os.lseek(descriptor, offset, os.SEEK_SET)
             self._stream.copy(size, lambda part: _write(descriptor, part))
         os.ftruncate(descriptor, member.size)
-
-    def _content(self, member: TarInfo, descriptor: int) -> None:
-        self._stream.copy(member.size, lambda part: _write(descriptor, part))
 
     def _map(self, member: TarInfo, stored: int) -> list[tuple[int, int]]:
         """Return where the pieces of a sparse file go: in order, inside the file, all stored."""
@@ -250,15 +248,16 @@ class Extraction:
                 return pieces
         raise BadArchive(f'member "{printable(member.name)}" has a damaged map of its holes')
 
-    def _tree(self, area: str) -> Tree | None:
+    def tree(self, area: str) -> Tree | None:
+        """Return the tree that an area is unpacked into, None where nothing is written."""
         if self._job.target is None:
             return None
-        if area not in self._trees:
+        if area not in self.trees:
             path = os.path.join(self._job.target, area)
             os.makedirs(path, 0o755, exist_ok=True)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._trees[area] = Tree(os.open(path, flags))
-        return self._trees[area]
+            self.trees[area] = Tree(os.open(path, flags))
+        return self.trees[area]
 
 
 def _attributes(member: TarInfo) -> Attributes:

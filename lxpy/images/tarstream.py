@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Callable
 from typing import NoReturn
 
-_HEADER_BYTES = 1 << 20  # of one member: names, extended attributes, the map of a sparse file
 _CHUNK = 1 << 20
 
 
@@ -23,12 +22,13 @@ class Stream:
 
     name = ""
     mode = "rb"
+    header_bytes = 1 << 20  # of one member: names, extended attributes, the map of a sparse file
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
         self._buffer = memoryview(b"")
         self._position = 0
-        self._budget = _HEADER_BYTES
+        self._budget = self.header_bytes
 
     def tell(self) -> int:
         """Return how many bytes of the archive have been consumed."""
@@ -36,7 +36,7 @@ class Stream:
 
     def begin_member(self) -> None:
         """Grant the next member its header bytes."""
-        self._budget = _HEADER_BYTES
+        self._budget = self.header_bytes
 
     def read(self, size: int) -> bytes:
         """Return exactly `size` bytes, or none at the end. Raises BadArchive."""

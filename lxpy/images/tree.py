@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lxpy.images.attributes import wanted
 from lxpy.images.tarstream import BadArchive, printable
 from lxpy.kernel.files import BENEATH, NO_MAGICLINKS, open_within
 
@@ -120,6 +122,22 @@ class Tree:
         except PermissionError:
             raise BadArchive(f'member "{printable(path)}" is a hard link to a directory') from None
 
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all that is in it; what is not there is none."""
+        above, _, name = path.rpartition("/")
+        parent = self._open(above, path) if above else os.dup(self._root)
+        if parent is None:
+            return
+        try:
+            os.unlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            return
+        except IsADirectoryError:
+            shutil.rmtree(name, dir_fd=parent)
+            self._close_parents()  # some may have been inside
+        finally:
+            os.close(parent)
+
     def finish(self) -> None:
         """Set the directories' times, now that nothing is put into them any more."""
         for path, mtime_ns in reversed(self._times):
@@ -199,12 +217,25 @@ class Tree:
         return make()
 
     def _apply(self, descriptor: int, attributes: Attributes) -> None:
+        self._forget_attributes(descriptor, attributes)
         if self._is_root:
             self._check_ids(attributes)
             os.fchown(descriptor, attributes.uid, attributes.gid)
         os.fchmod(descriptor, attributes.mode)  # after chown, which clears setuid bits
         for name, value in attributes.xattrs.items():
             self._set(descriptor, name, value)
+
+    def _forget_attributes(self, descriptor: int, attributes: Attributes) -> None:
+        """Remove what was there, or came from the default access list of the directory above."""
+        try:
+            found = os.listxattr(descriptor)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return
+            raise
+        for name in found:
+            if wanted(name) and name not in attributes.xattrs:
+                os.removexattr(descriptor, name)
 
     def _finish_by_name(self, parent: int, name: str, attributes: Attributes) -> None:
         if self._is_root:
