@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from lxpy.storage.volume import Pool, Volume
@@ -33,33 +34,32 @@ class Holders:
 
     async def hold(self, pool: Pool, volume: Volume, holder: str) -> None:
         """Mount a volume for a holder, unless it is mounted. Raises what mounting raises."""
+        async with self.still(pool, volume):
+            use = self._uses[_key(pool, volume)]
+            if not use.holders:
+                await self._mount(pool, volume)
+            use.holders.add(holder)
+
+    @asynccontextmanager
+    async def still(self, pool: Pool, volume: Volume) -> AsyncIterator[None]:
+        """Let nobody begin or end to use a volume during the block."""
         key = _key(pool, volume)
         use = self._uses.setdefault(key, _Use(pool, volume))
         use.waiting += 1
         try:
             async with use.changing:
-                if not use.holders:
-                    await self._mount(pool, volume)
-                use.holders.add(holder)
+                yield
         finally:
             use.waiting -= 1
             self._forget(key, use)
 
     async def let_go(self, pool: Pool, volume: Volume, holder: str) -> None:
         """Unmount a volume when nobody else holds it."""
-        key = _key(pool, volume)
-        use = self._uses.get(key)
-        if use is None:
-            return
-        use.waiting += 1
-        try:
-            async with use.changing:
-                if use.holders == {holder}:
-                    await self._unmount(pool, volume)
-                use.holders.discard(holder)
-        finally:
-            use.waiting -= 1
-            self._forget(key, use)
+        async with self.still(pool, volume):
+            use = self._uses[_key(pool, volume)]
+            if use.holders == {holder}:
+                await self._unmount(pool, volume)
+            use.holders.discard(holder)
 
     async def release(self, holder: str) -> None:
         """Let go of everything that a holder has."""

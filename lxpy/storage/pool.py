@@ -142,12 +142,13 @@ class StoragePools:
         target: Volume,
         quiet: Quiet = quiet_already,
     ) -> None:
-        """Copy a volume or snapshot to a new volume, in a pool of any driver.
+        """Copy a volume or snapshot to a new volume or snapshot, in a pool of any driver.
 
         Its image must be on the target pool already where both drivers are the same.
         """
         if pool.driver == to_pool.driver:
-            await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
+            async with self._holders.still(pool, source.whole):
+                await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
             return
         async with (
             self.at_rest(pool, source, quiet) as still,
@@ -159,15 +160,18 @@ class StoragePools:
     async def rename(self, pool: Pool, volume: Volume, new_name: str) -> None:
         """Rename a volume that is not in use with its snapshots, or one snapshot."""
         new = volume.at(new_name) if volume.snapshot else replace(volume, name=new_name)
-        await self._of(pool).rename_volume(pool, volume, new)
+        async with self._holders.still(pool, volume.whole):
+            await self._of(pool).rename_volume(pool, volume, new)
 
     async def delete_volume(self, pool: Pool, volume: Volume) -> None:
         """Remove a volume with its snapshots, or one snapshot; what does not exist is none."""
-        await self._of(pool).delete_volume(pool, volume)
+        async with self._holders.still(pool, volume.whole):
+            await self._of(pool).delete_volume(pool, volume)
 
     async def resize(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
         """Give a volume another quota (see `Driver.resize_volume`)."""
-        await self._of(pool).resize_volume(pool, volume, size_bytes)
+        async with self._holders.still(pool, volume):
+            await self._of(pool).resize_volume(pool, volume, size_bytes)
 
     async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
         """Return what a volume takes, or None where the pool cannot tell quickly."""
@@ -175,11 +179,13 @@ class StoragePools:
 
     async def snapshot(self, pool: Pool, snapshot: Volume, quiet: Quiet = quiet_already) -> None:
         """Make a snapshot of a volume as it is within `quiet`. Raises NotFound, Conflict."""
-        await self._of(pool).snapshot_volume(pool, snapshot, quiet)
+        async with self._holders.still(pool, snapshot.whole):
+            await self._of(pool).snapshot_volume(pool, snapshot, quiet)
 
     async def restore(self, pool: Pool, volume: Volume, snapshot: str) -> None:
         """Make a volume that is not in use what its snapshot is. Raises NotFound."""
-        await self._of(pool).restore_volume(pool, volume, snapshot)
+        async with self._holders.still(pool, volume):
+            await self._of(pool).restore_volume(pool, volume, snapshot)
 
     async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
         """Return the names of a volume's snapshots as they lie on the pool."""
