@@ -116,6 +116,7 @@ class Driver(Protocol):
     ) -> None:
         """Copy a volume or a snapshot, without its snapshots, to a new volume.
 
+        Or to a new snapshot of a volume that exists: so are copies made with their snapshots.
         Both pools are of this driver. Raises Conflict if the target exists, NotFound.
         """
 

@@ -120,7 +120,10 @@ class Stacked:
         return found
 
     async def _on_top(self, volume: Volume, base: Path, metadata: Path | None) -> None:
-        """Make a volume whose files are those of `base`, a layer that does not change."""
+        """Make a volume or snapshot whose files are those of `base`, which does not change."""
+        if volume.snapshot:
+            await self._named(volume, base, metadata)
+            return
         try:
             layer = await self.writable(volume, base)
         except BaseException:
