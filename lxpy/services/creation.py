@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -13,7 +13,7 @@ from lxpy.errors import BadRequest, Conflict, Failed, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import architectures, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
-from lxpy.instances.model import Instance, Profile
+from lxpy.instances.model import Instance, Profile, Snapshot
 from lxpy.operations.registry import Operation, Registry
 from lxpy.runtime.container import Runtime
 from lxpy.services import host
@@ -145,24 +145,25 @@ class Creation:
             base = with_config(base, {**base.config, "volatile.base_image": fingerprint})
         elif wish.source.type == "copy":
             fingerprint = base.config.get("volatile.base_image", "")
-        instance = await self._completed(base, "copy" if wish.source.type == "copy" else "create")
-        pool = await self._pool(instance)
+        instance = await self.completed(base, "copy" if wish.source.type == "copy" else "create")
+        pool = await self.pool_of(instance)
         self._pools.check_root(pool, instance.root_device[1])
         if wish.source.type == "image":
             await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
         elif wish.source.type == "copy":
             await self._copy(instance, pool, self._source(base.project, wish), operation)
-            self._created(instance, pool)
+            self.tell_created(instance, pool)
             return
         async with self._journal.undoable(
             "create", instance.project, instance.name, pool=pool.name
         ) as intent:
             image_name = fingerprint or None
             await self._pools.storage.create_volume(pool, volume_of(instance), image_name)
-            await self._insert(instance, pool, intent)
-        self._created(instance, pool)
+            await self.insert(instance, pool, intent)
+        self.tell_created(instance, pool)
 
-    async def _pool(self, instance: Instance) -> Pool:
+    async def pool_of(self, instance: Instance) -> Pool:
+        """Return the pool that a new instance's root disk names. Raises Failed, Unavailable."""
         name = instance.root_device[1]["pool"]
         try:
             return await self._pools.pool(name)
@@ -195,19 +196,22 @@ class Creation:
                 finally:
                     if freeze:
                         await self._runtime.thaw(unique)
-                await self._insert(instance, pool, intent)
+                await self.insert(instance, pool, intent)
 
-    async def _insert(self, instance: Instance, pool: Pool, intent: str) -> None:
+    async def insert(
+        self, instance: Instance, pool: Pool, intent: str, snapshots: Iterable[Snapshot] = ()
+    ) -> None:
         """Store the instance, whose volume is there; remove the volume when that fails."""
         try:
             async with self._locks.hold("idmap"):
                 claimed = await self._starter.claim_ids(instance)
-                await self._store.add(claimed, ends=intent)
+                await self._store.add(claimed, ends=intent, snapshots=snapshots)
         except BaseException:
             await self._pools.storage.delete_volume(pool, volume_of(instance))
             raise
 
-    def _created(self, instance: Instance, pool: Pool) -> None:
+    def tell_created(self, instance: Instance, pool: Pool) -> None:
+        """Send the event."""
         self._lifecycle.emit(
             "instance-created",
             f"/1.0/instances/{instance.name}",
@@ -233,7 +237,7 @@ class Creation:
         changed = base.changed(used, config={**own, **base.config})
         return _architecture(changed, architecture)
 
-    async def _completed(self, base: Instance, template: str) -> Instance:
+    async def completed(self, base: Instance, template: str) -> Instance:
         """Return the instance checked, with its volatile keys. Raises Failed in LXD's words."""
         try:
             keys.validate(base.config)

@@ -99,7 +99,7 @@ async def test_what_is_cut_off_or_altered_is_refused(
             await unpacked(data[:size], tmp_path / f"cut{number}")
     altered = bytearray(data)
     altered[len(data) // 2] ^= 1
-    with pytest.raises(Failed, match="altered or damaged|compression is damaged"):
+    with pytest.raises(Failed, match="damaged"):
         await unpacked(bytes(altered), tmp_path / "altered")
     with pytest.raises(Failed, match="ends early: the client went away"):
         await unpacked(data[: len(data) // 2], tmp_path / "gone", cut=1)
