@@ -243,6 +243,7 @@ class Application:
             _log.warning("the supervisor stays", error=str(error))
         await self.networks.stop()
         await self.lxcfs.stop()
+        await self.pools.stop()
         asyncio.get_running_loop().call_later(0.05, self._stop)
 
     def leave(self) -> None:

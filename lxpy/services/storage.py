@@ -78,6 +78,16 @@ class Pools:
                 _log.warning("storage pool unavailable", pool=pool.name, error=str(error))
                 self._broken[pool.name] = str(error)
 
+    async def stop(self) -> None:
+        """Let go of every pool, as no instance runs any more: nothing stays mounted."""
+        for pool in self._pools.values():
+            if pool.name in self._broken:
+                continue
+            try:
+                await self.storage.stop(pool)
+            except (LxpyError, OSError) as error:
+                _log.warning("storage pool stays in use", pool=pool.name, error=str(error))
+
     async def pool(self, name: str) -> Pool:
         """Return a usable pool. Raises NotFound, Unavailable."""
         pool = self._find(name)

@@ -22,6 +22,7 @@ from lxpy.storage.volume import (
     Rootfs,
     Usage,
     Volume,
+    VolumeType,
     check_fingerprint,
 )
 
@@ -128,11 +129,11 @@ class StoragePools:
 
     async def create_volume(self, pool: Pool, volume: Volume, image: str | None = None) -> None:
         """Make a volume on top of an image that `ensure_image` has unpacked, or an empty one."""
-        await self._of(pool).create_volume(pool, volume, image)
+        await self._of(pool).create_volume(pool, _sized(pool, volume), image)
 
     def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
         """Make a volume or snapshot whose content the block writes (see `Driver.filling`)."""
-        return self._of(pool).filling(pool, volume)
+        return self._of(pool).filling(pool, _sized(pool, volume))
 
     async def copy(
         self,
@@ -146,6 +147,7 @@ class StoragePools:
 
         Its image must be on the target pool already where both drivers are the same.
         """
+        target = _sized(to_pool, target)
         if pool.driver == to_pool.driver:
             async with self._holders.still(pool, source.whole):
                 await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
@@ -170,12 +172,13 @@ class StoragePools:
 
     async def resize(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
         """Give a volume another quota (see `Driver.resize_volume`)."""
+        size_bytes = size_bytes or _sized(pool, volume.without_size).size_bytes
         async with self._holders.still(pool, volume):
             await self._of(pool).resize_volume(pool, volume, size_bytes)
 
     async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
         """Return what a volume takes, or None where the pool cannot tell quickly."""
-        return await self._of(pool).usage(pool, volume)
+        return await self._of(pool).usage(pool, _sized(pool, volume))
 
     async def snapshot(self, pool: Pool, snapshot: Volume, quiet: Quiet = quiet_already) -> None:
         """Make a snapshot of a volume as it is within `quiet`. Raises NotFound, Conflict."""
@@ -185,7 +188,7 @@ class StoragePools:
     async def restore(self, pool: Pool, volume: Volume, snapshot: str) -> None:
         """Make a volume that is not in use what its snapshot is. Raises NotFound."""
         async with self._holders.still(pool, volume):
-            await self._of(pool).restore_volume(pool, volume, snapshot)
+            await self._of(pool).restore_volume(pool, _sized(pool, volume), snapshot)
 
     async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
         """Return the names of a volume's snapshots as they lie on the pool."""
@@ -292,6 +295,17 @@ class StoragePools:
 
     def _of(self, pool: Pool) -> Driver:
         return self._driver(pool.driver)
+
+
+def _sized(pool: Pool, volume: Volume) -> Volume:
+    """Return an instance's volume with the size that its pool has for those without one.
+
+    Custom volumes took their pool's defaults when they were made.
+    """
+    size = pool.config.get("volume.size", "")
+    if volume.type is not VolumeType.CONTAINER or volume.size_bytes or not size:
+        return volume
+    return replace(volume, config={**volume.config, "size": size})
 
 
 class _Shared:

@@ -100,6 +100,11 @@ class Volume:
         """The volume itself, for one of its snapshots."""
         return replace(self, snapshot="")
 
+    @property
+    def without_size(self) -> Volume:
+        """The volume with no quota of its own."""
+        return replace(self, config={k: v for k, v in self.config.items() if k != "size"})
+
     def at(self, snapshot: str) -> Volume:
         """Return the volume's snapshot of that name."""
         return replace(self, snapshot=snapshot)
