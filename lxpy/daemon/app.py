@@ -38,6 +38,7 @@ from lxpy.services.console import Consoles
 from lxpy.services.creation import Creation
 from lxpy.services.directories import Directories
 from lxpy.services.exec import Exec
+from lxpy.services.disks import Disks
 from lxpy.services.images import Images
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
@@ -94,7 +95,10 @@ class Application:
             self.db, directories.networks, directories.cgroup, store, locks, lifecycle
         )
         self.images = self._images()
-        self.starter = Starter(directories, store, locks, pools, self.networks, self.host)
+        self.disks = Disks(self.db, pools, locks, directories.mounts)
+        self.starter = Starter(
+            directories, store, locks, pools, self.disks, self.networks, self.host
+        )
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, registry, lifecycle, self.host
         )
@@ -216,6 +220,7 @@ class Application:
         await self.exec.take_over()
 
     async def _make_defaults(self) -> None:
+        await self.disks.sweep()
         """Make what an installation has from its first day: pool, network, profiles."""
         network = self.directories.bridge
         await self.pools.ensure_default(_POOL)

@@ -75,6 +75,11 @@ class Directories:
         return self.root / "lxcfs"
 
     @property
+    def mounts(self) -> Path:
+        """Where file systems of ISO volumes are mounted for the instances that show them."""
+        return self.root / "mounts"
+
+    @property
     def all_logs(self) -> Path:
         """Logs of the daemon, the supervisor and of each instance."""
         return self.root / "logs"

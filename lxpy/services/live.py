@@ -35,6 +35,7 @@ class Live:
     async def apply(self, old: Instance, new: Instance) -> None:
         """Make the running `old` into `new`. Raises LxpyError with everything as it was."""
         async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._starter.settle, old)
             added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
             changed = [name for name in changed if not _is_resized_root(old, new, name)]
             in_place = [name for name in changed if _is_live(old, new, name)]
@@ -52,6 +53,7 @@ class Live:
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
             undo.pop_all()
+        await self._starter.settle(new)
 
     async def _replug(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
@@ -61,7 +63,7 @@ class Live:
     async def _add(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
         _check_root(name, one[name])
-        found = await self._starter.look_up(instance.project, devices.needs(one))
+        found = await self._starter.look_up(instance, one)
         plan = devices.plan(instance.config, one, *found)
         unique = instance.unique_name
         try:
@@ -77,7 +79,7 @@ class Live:
     async def _remove(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
         _check_root(name, one[name])
-        found = await self._starter.look_up(instance.project, devices.needs(one))
+        found = await self._starter.look_up(instance, one)
         plan = devices.plan(instance.config, one, *found)
         unique = instance.unique_name
         try:

@@ -24,6 +24,7 @@ from lxpy.instances.templates import Trigger
 from lxpy.programs import run
 from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
 from lxpy.services.directories import Directories
+from lxpy.services.disks import HOLDER, Disks
 from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
 from lxpy.services.storage import Pools
@@ -54,6 +55,7 @@ class Starter:
         store: InstanceStore,
         locks: Locks,
         pools: Pools,
+        disks: Disks,
         networks: Networks,
         host: Callable[[], Host],
     ) -> None:
@@ -61,6 +63,7 @@ class Starter:
         self._store = store
         self._locks = locks
         self._pools = pools
+        self._disks = disks
         self._networks = networks
         self._host = host
         self._ids = idmaps.read_pool()
@@ -81,7 +84,7 @@ class Starter:
         plan = devices.plan(
             instance.config,
             instance.expanded_devices,
-            *await self.look_up(instance.project, devices.needs(instance.expanded_devices)),
+            *await self.look_up(instance, instance.expanded_devices),
         )
         await in_thread(check_sources, instance.expanded_devices)
         files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
@@ -91,26 +94,29 @@ class Starter:
         return Prepared(instance, spec, plan.nics)
 
     async def hold(self, instance: Instance) -> None:
-        """Have a running instance hold its volume, after a restart of the daemon."""
+        """Have a running instance hold its volumes, after a restart of the daemon."""
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         await self._pools.storage.hold(pool, volume_of(instance), holder(instance))
+        await self._disks.hold(holder(instance), instance.project, instance.expanded_devices)
 
     async def release(self, instance: Instance) -> None:
         """Let go of what an instance that does not run any more held."""
+        await self._disks.release(holder(instance))
         await self._pools.storage.release(holder(instance))
 
+    async def settle(self, instance: Instance) -> None:
+        """Let go of the custom volumes that a running instance does not show any more."""
+        await self._disks.settle(holder(instance), instance.project, instance.expanded_devices)
+
     async def look_up(
-        self, project: str, needs: Needs
+        self, instance: Instance, given: Mapping[str, Mapping[str, str]]
     ) -> tuple[dict[str, VolumeSource], dict[str, HostNode]]:
-        """Find the custom volumes and host devices that a plan needs; missing ones are left out."""
-        volumes: dict[str, VolumeSource] = {}
-        for device, (pool_name, name) in needs.volumes.items():
-            pool = await self._pools.pool(pool_name)
-            volume = Volume(name, storage.VolumeType.CUSTOM, project)
-            path = self._pools.storage.directory(pool, volume)
-            if await in_thread(path.is_dir):
-                volumes[device] = VolumeSource(str(path))
-        return volumes, await in_thread(_host_nodes, needs)
+        """Find the custom volumes and host devices that some of an instance's devices need.
+
+        The instance holds the volumes from now on; what does not exist is left out.
+        """
+        volumes = await self._disks.hold(holder(instance), instance.project, given)
+        return volumes, await in_thread(_host_nodes, devices.needs(given))
 
     async def claim_ids(self, instance: Instance) -> Instance:
         """Return the instance with the ids of its next start, not yet stored.
@@ -167,7 +173,7 @@ class Starter:
 
 def holder(instance: Instance) -> str:
     """Return the name by which a running instance holds volumes."""
-    return f"instance/{instance.unique_name}"
+    return f"{HOLDER}{instance.unique_name}"
 
 
 def volume_of(instance: Instance) -> Volume:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from lxpy.errors import Failed, InvalidConfig, NotSupported
 from lxpy.instances.devices.base import Kind, Options, options
+from lxpy.instances.devices.unix import HostNode
 from lxpy.keys import BOOL, SIZE, STRING, UINT, ConfigKey, Type, choice
-from lxpy.runtime.spec import Disk
+from lxpy.runtime.spec import Disk, Node
 from lxpy.units import is_false, is_true, parse_size
 
 #: what the runtime acts on, and what says what is anyway so
@@ -76,10 +77,14 @@ KEYS = options(
 
 @dataclass(frozen=True, slots=True)
 class VolumeSource:
-    """Where a custom volume lies on the host, and whether its files' ids are the instance's."""
+    """Where a custom volume lies on the host, and whether its files' ids are the instance's.
 
-    path: str
+    `node` is the host's device of a volume that is shown as one; then `path` says nothing.
+    """
+
+    path: str = ""
     shift: bool = True
+    node: HostNode | None = None
 
 
 def normal(path: str) -> str:
@@ -97,6 +102,36 @@ def volume(given: Options) -> tuple[str, str] | None:
     if given.get("type") == "disk" and given.get("pool") and not is_root(given):
         return given["pool"], given.get("source", "")
     return None
+
+
+def is_readonly(given: Options) -> bool:
+    """Whether an instance may not write to a disk."""
+    return is_true(given.get("readonly")) or "ro" in _raw_options(given)
+
+
+def may_be_missing(given: Options) -> bool:
+    """Whether an instance starts without a disk whose source is missing."""
+    return is_false(given.get("required"))
+
+
+def device_path(given: Options) -> str | None:
+    """Return the path of the device that a volume is shown as, None if it is to be a directory."""
+    path = normal(given.get("path", ""))
+    return path if volume(given) is not None and path.startswith("/dev/") else None
+
+
+def check_content(device: str, given: Options, content: str) -> None:
+    """Raise InvalidConfig when a volume of this content cannot be shown as the disk wants it."""
+    if content == "block" and device_path(given) is None:
+        raise InvalidConfig(
+            f'Device validation failed for "{device}": volume "{given["source"]}" has content type '
+            '"block", containers see it as a device: set path to one below "/dev/", such as '
+            f'"/dev/{given["source"]}"'
+        )
+
+
+def _raw_options(given: Options) -> list[str]:
+    return [word.strip() for word in given.get("raw.mount.options", "").split(",")]
 
 
 def _check(given: Options) -> None:
@@ -168,19 +203,22 @@ def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
 
     `custom` is where the volume of a disk with a pool lies. Raises Failed when it is missing.
     """
-    raw = given.get("raw.mount.options", "")
-    readonly = is_true(given.get("readonly")) or "ro" in raw.split(",")
     if volume(given) is not None and custom is None:
         raise missing_source(device, f"{given['pool']}/{given.get('source', '')}")
     return Disk(
         source=custom.path if custom else given["source"],
         target=normal(given["path"]),
-        readonly=readonly,
+        readonly=is_readonly(given),
         recursive=is_true(given.get("recursive")),
         shift=is_true(given.get("shift")) or (custom is not None and custom.shift),
-        required=not is_false(given.get("required")),
-        raw_options=raw,
+        required=not may_be_missing(given),
+        raw_options=given.get("raw.mount.options", ""),
     )
+
+
+def plan_node(given: Options, node: HostNode) -> Node:
+    """Return the device node of a volume that is shown as one: the instance's root may use it."""
+    return Node(normal(given["path"]), node.kind, node.major, node.minor)
 
 
 def missing_source(device: str, source: str) -> Failed:

@@ -22,9 +22,8 @@ _VOLATILE = (
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a plan needs to know from outside, by device: volumes (pool, name), host paths."""
+    """What a plan needs to know of the host, by device: what its paths are."""
 
-    volumes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -38,13 +37,9 @@ class DevicePlan:
 
 
 def needs(devices: Mapping[str, Options]) -> Needs:
-    """Return what has to be looked up before `plan`."""
-    volumes = ((name, disk.volume(given)) for name, given in devices.items())
+    """Return what has to be looked up before `plan`, apart from where custom volumes are."""
     paths = ((name, unix.host_path(given)) for name, given in devices.items())
-    return Needs(
-        {name: each for name, each in volumes if each is not None},
-        {name: each for name, each in paths if each is not None},
-    )
+    return Needs({name: each for name, each in paths if each is not None})
 
 
 def plan(
@@ -55,20 +50,24 @@ def plan(
 ) -> DevicePlan:
     """Return what expanded, validated devices come to; `config` is the instance's own.
 
-    `volumes` and `nodes` answer `needs`, by device; what does not exist is left out.
+    `volumes` is where custom volumes are, `nodes` answers `needs`, both by device; what does not
+    exist is left out.
     Raises Failed for a required source that is missing.
     """
+    sources = volumes or {}
+    as_nodes = {name: each.node for name, each in sources.items() if each.node is not None}
     disks = [
-        disk.plan(name, given, (volumes or {}).get(name))
+        disk.plan(name, given, sources.get(name))
         for name, given in devices.items()
         if given.get("type") == "disk" and not disk.is_root(given)
-        and not _absent(name, given, volumes or {})
+        and name not in as_nodes and not _absent(name, given, sources)
     ]  # fmt: skip
     planned = [
         unix.plan(name, given, (nodes or {}).get(name))
         for name, given in devices.items()
         if given.get("type") in ("unix-char", "unix-block")
     ]
+    planned += [disk.plan_node(devices[name], node) for name, node in as_nodes.items()]
     nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
     return DevicePlan(
         tuple(sorted(disks, key=lambda each: each.target)),
@@ -80,7 +79,7 @@ def plan(
 def _absent(name: str, given: Options, volumes: Mapping[str, VolumeSource]) -> bool:
     """Whether a disk shows a volume that is missing and not required."""
     missing = disk.volume(given) is not None and name not in volumes
-    return missing and given.get("required", "").lower() in ("false", "0", "no", "off")
+    return missing and disk.may_be_missing(given)
 
 
 def volatile_config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lxpy.errors import BadRequest, Failed, LxpyError, NotSupported
+from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError, NotSupported
 from lxpy.instances import devices
 from lxpy.instances.devices import disk, later, plans
 from lxpy.instances.devices.disk import VolumeSource
@@ -137,7 +137,6 @@ def test_disks() -> None:
         "gone": {"type": "disk", "source": "no", "pool": "p", "path": "/no", "required": "false"},
         "masked": {"type": "none"},
     }
-    assert devices.needs(given).volumes == {"a": ("p", "vol"), "gone": ("p", "no")}
     plan = devices.plan({}, given, {"a": VolumeSource("/pool/vol")})
     assert plan.disks == (
         Disk("/pool/vol", "/mnt", readonly=True),
@@ -145,6 +144,20 @@ def test_disks() -> None:
     )
     with pytest.raises(Failed, match='device "a": Missing source path "p/vol" for disk "a"'):
         devices.plan({}, given)
+
+
+def test_volumes_that_are_shown_as_devices() -> None:
+    given = {"type": "disk", "source": "vol", "pool": "p", "path": "/dev/db", "readonly": "1"}
+    plan = devices.plan({}, {"d": given}, {"d": VolumeSource(node=HostNode("b", 7, 3))})
+    assert plan.nodes == (Node("/dev/db", "b", 7, 3),)
+    assert not plan.disks
+    assert disk.device_path(given) == "/dev/db"
+    assert disk.device_path({**given, "pool": ""}) is None
+    assert disk.device_path({**given, "path": "srv"}) is None
+    disk.check_content("d", given, "block")
+    with pytest.raises(InvalidConfig, match=r'"vol" has content type "block".*such as "/dev/vol"'):
+        disk.check_content("d", {**given, "path": "/srv"}, "block")
+    disk.check_content("d", {**given, "path": "/srv"}, "iso")
 
 
 def test_host_paths_are_not_shifted_unless_asked() -> None:
