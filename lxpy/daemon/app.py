@@ -214,13 +214,13 @@ class Application:
         await self.lxcfs.start()
         held = await self.runtime.connect()
         await self.startup.adopt(held)
+        await self.disks.sweep()
         await self.networks.start({each.name: each.pid for each in held})
         await self.power.settle()
         await self.startup.remove_ephemeral()
         await self.exec.take_over()
 
     async def _make_defaults(self) -> None:
-        await self.disks.sweep()
         """Make what an installation has from its first day: pool, network, profiles."""
         network = self.directories.bridge
         await self.pools.ensure_default(_POOL)
