@@ -46,7 +46,7 @@ for dir in /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/system
 done | while read -r file; do
     unit=${file##*/}
     mkdir -p "$1/$unit.d"
-    printf '[Service]\nPrivateTmp=yes\n' >"$1/$unit.d/zz-live.conf"
+    printf '[Service]\nPrivateTmp=yes\n' >"$1/$unit.d/zz-live-tmp.conf"
 done
 exit 0
 """
@@ -55,7 +55,8 @@ FILES = (
     ("systemd/user/service.d/zz-live.conf", _SERVICE, 0o644),
     ("systemd/system.conf.d/zz-live.conf", _MANAGER, 0o644),
     ("systemd/user.conf.d/zz-live.conf", _MANAGER, 0o644),
-    ("systemd/system/systemd-logind.service.d/zz-live.conf", _LOGIND, 0o644),
+    # Of another name: of two drop-ins with one name, systemd reads the unit's own only.
+    ("systemd/system/systemd-logind.service.d/zz-live-logind.conf", _LOGIND, 0o644),
     ("systemd/system-generators/live-snapshot", _GENERATOR, 0o755),
 )
 ENVIRONMENT = {"MEMORY_PRESSURE_WATCH": "/dev/null"}
