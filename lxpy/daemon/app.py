@@ -35,6 +35,7 @@ from lxpy.runtime.container import Runtime
 from lxpy.services import host
 from lxpy.services.bulk import Bulk
 from lxpy.services.console import Consoles
+from lxpy.services.copies import Copies
 from lxpy.services.creation import Creation
 from lxpy.services.directories import Directories
 from lxpy.services.exec import Exec
@@ -53,6 +54,7 @@ from lxpy.services.publish import Publish
 from lxpy.services.restoring import Restoring
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
+from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.snapshots import Snapshots
 from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
@@ -103,8 +105,9 @@ class Application:
             store, locks, runtime, self.starter, self.networks, registry, lifecycle, self.host
         )
         self.views = Views(store.snapshots, runtime, self.power, self.networks)
+        self.snapshot_files = SnapshotFiles(store, journal, pools)
         self.snapshots = Snapshots(
-            store=store, locks=locks, journal=journal, pools=pools, power=self.power,
+            store=store, locks=locks, files=self.snapshot_files, pools=pools, power=self.power,
             runtime=runtime, views=self.views, registry=registry, lifecycle=lifecycle,
         )  # fmt: skip
         self.restoring = Restoring(
@@ -123,7 +126,7 @@ class Application:
         self.startup = Startup(
             store=store, journal=journal, pools=pools, instances=self.instances,
             power=self.power, starter=self.starter, runtime=runtime,
-            handlers={**self.snapshots.handlers(), "restore": self.restoring.finish},
+            handlers={**self.snapshot_files.handlers(), "restore": self.restoring.finish},
         )  # fmt: skip
 
     def _images(self) -> Images:
@@ -155,11 +158,14 @@ class Application:
 
     def web(self) -> web.Application:
         """Build the HTTP application."""
+        copies = Copies(
+            store=self.store, journal=self.journal, files=self.snapshot_files, pools=self.pools,
+            images=self.images, power=self.power, runtime=self.runtime,
+        )  # fmt: skip
         creation = Creation(
             store=self.store, locks=self.locks, journal=self.journal, profiles=self.profiles,
             images=self.images, pools=self.pools, networks=self.networks, starter=self.starter,
-            power=self.power, runtime=self.runtime, registry=self.registry,
-            lifecycle=self.lifecycle,
+            power=self.power, copies=copies, registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
         application = web.Application(
             middlewares=[middleware.errors, middleware.identity], client_max_size=1 << 40

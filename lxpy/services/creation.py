@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -15,8 +16,8 @@ from lxpy.instances import architectures, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
 from lxpy.instances.model import Instance, Profile, Snapshot
 from lxpy.operations.registry import Operation, Registry
-from lxpy.runtime.container import Runtime
 from lxpy.services import host
+from lxpy.services.copies import Copies, Source
 from lxpy.services.images import Images
 from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
@@ -48,7 +49,7 @@ class Creation:
         networks: Networks,
         starter: Starter,
         power: Power,
-        runtime: Runtime,
+        copies: Copies,
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
@@ -61,7 +62,7 @@ class Creation:
         self._networks = networks
         self._starter = starter
         self._power = power
-        self._runtime = runtime
+        self._copies = copies
         self._registry = registry
         self._lifecycle = lifecycle
 
@@ -79,7 +80,9 @@ class Creation:
             await self._images.resolve(project, wish.source)
 
         async def work(operation: Operation) -> None:
-            async with self._locks.hold("instance", project, name):
+            async with AsyncExitStack() as held:
+                for each in _involved(project, name, wish):
+                    await held.enter_async_context(self._locks.hold("instance", *each))
                 await self._create(base, wish, operation)
             if wish.start:
                 await self._power.start(project, name)
@@ -99,7 +102,7 @@ class Creation:
         wanted = wish.profiles
         ephemeral, description = wish.ephemeral, wish.description
         if wish.source.type == "copy":
-            source = self._source(project, wish)
+            source = self._copies.source(project, wish.source).made_of
             config = {**keys.copied(source.config), **config}
             given = {**source.devices, **given}  # type: ignore[dict-item]
             wanted = list(source.profiles) if wanted is None else wanted
@@ -119,18 +122,14 @@ class Creation:
             description=description,
         ).changed(await self._profiles.profiles(project, ["default"] if wanted is None else wanted))
 
-    def _source(self, project: str, wish: InstancesPost) -> Instance:
-        if not wish.source.source:
-            raise BadRequest("Must specify a source instance")
-        if "/" in wish.source.source:
-            raise NotFound(
-                f'Snapshot "{wish.source.source}" not found: this version of lxpy has no snapshots'
-            )
-        return self._store.get(wish.source.project or project, wish.source.source)
-
     async def _create(self, base: Instance, wish: InstancesPost, operation: Operation) -> None:
-        """Make the instance, its lock held."""
+        """Make the instance, its lock held; or bring a copy up to date."""
         if self._store.has(base.project, base.name):
+            if wish.source.type == "copy" and wish.source.refresh:
+                target = self._store.get(base.project, base.name)
+                source = self._copies.source(base.project, wish.source)
+                await self._copies.refresh(source, target, operation)
+                return
             raise Conflict(
                 "Failed creating instance record: Add instance info to the database: "
                 f'This "instances" entry already exists: "{base.name}"'
@@ -143,15 +142,14 @@ class Creation:
                 base, wish, image.architecture, image.properties, image.profiles
             )
             base = with_config(base, {**base.config, "volatile.base_image": fingerprint})
-        elif wish.source.type == "copy":
-            fingerprint = base.config.get("volatile.base_image", "")
         instance = await self.completed(base, "copy" if wish.source.type == "copy" else "create")
         pool = await self.pool_of(instance)
         self._pools.check_root(pool, instance.root_device[1])
         if wish.source.type == "image":
             await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
         elif wish.source.type == "copy":
-            await self._copy(instance, pool, self._source(base.project, wish), operation)
+            source = self._copies.source(base.project, wish.source)
+            await self._copy(instance, pool, source, operation)
             self.tell_created(instance, pool)
             return
         async with self._journal.undoable(
@@ -173,30 +171,16 @@ class Creation:
             ) from error
 
     async def _copy(
-        self, instance: Instance, pool: Pool, source: Instance, operation: Operation
+        self, instance: Instance, pool: Pool, source: Source, operation: Operation
     ) -> None:
         """Make the instance's volume from that of another, which is frozen meanwhile if it runs."""
-        async with self._locks.hold("instance", source.project, source.name):
-            source = self._store.get(source.project, source.name)
-            from_pool = await self._pools.pool(source.root_device[1]["pool"])
-            image = await self._pools.storage.image_of(from_pool, volume_of(source))
-            if image is not None and pool.name != from_pool.name:
-                await self._images.ensure_on_pool(pool, image, operation.progress)
-            unique = source.unique_name
-            freeze = self._power.is_running(source) and unique not in self._power.frozen
-            async with self._journal.undoable(
-                "create", instance.project, instance.name, pool=pool.name
-            ) as intent:
-                if freeze:
-                    await self._runtime.freeze(unique)
-                try:
-                    await self._pools.storage.copy(
-                        from_pool, volume_of(source), pool, volume_of(instance)
-                    )
-                finally:
-                    if freeze:
-                        await self._runtime.thaw(unique)
-                await self.insert(instance, pool, intent)
+        pause = self._copies.pause(source)
+        async with self._journal.undoable(
+            "create", instance.project, instance.name,
+            pool=pool.name, paused=pause.freezes if pause else "",
+        ) as intent:  # fmt: skip
+            snapshots = await self._copies.copy(source, instance, pool, pause, operation)
+            await self.insert(instance, pool, intent, snapshots)
 
     async def insert(
         self, instance: Instance, pool: Pool, intent: str, snapshots: Iterable[Snapshot] = ()
@@ -272,6 +256,14 @@ def _architecture(instance: Instance, architecture: str) -> Instance:
     return replace(instance, architecture=name)
 
 
+def _involved(project: str, name: str, wish: InstancesPost) -> list[tuple[str, str]]:
+    """Return project and name of the instances that must not change meanwhile, in one order."""
+    found = {(project, name)}
+    if wish.source.type == "copy":
+        found.add((wish.source.project or project, wish.source.source.partition("/")[0]))
+    return sorted(found)
+
+
 def _is_key(key: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9._-]+", key) is not None
 
@@ -282,5 +274,3 @@ def _check_type(wish: InstancesPost) -> None:
     if wish.source.type not in _SOURCES:
         known = ", ".join(_SOURCES)
         raise BadRequest(f'Unknown source type "{wish.source.type}": use one of {known}')
-    if wish.source.type == "copy" and wish.source.refresh:
-        raise BadRequest("Refreshing a copy is not in this version of lxpy")

@@ -1,12 +1,11 @@
 """Snapshots of instances: made, looked at, renamed, deleted.
 
-Each change of the disk is noted before: `recover` finishes or undoes what a daemon left.
 Source: LXD docs, "Instances", "Snapshots".
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -20,10 +19,10 @@ from lxpy.instances.names import check_snapshot_name
 from lxpy.instances.snapshots import next_name
 from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.runtime.container import Runtime
-from lxpy.services.journal import Intent, Journal
 from lxpy.services.locks import Locks
 from lxpy.services.power import Power
 from lxpy.services.quiet import Pause
+from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -32,7 +31,6 @@ from lxpy.storage import Pool, Volume
 from lxpy.units import expiry_date
 
 Check = Callable[[object], None]
-Handler = Callable[[Intent], Awaitable[None]]
 
 
 class Snapshots:
@@ -43,7 +41,7 @@ class Snapshots:
         *,
         store: InstanceStore,
         locks: Locks,
-        journal: Journal,
+        files: SnapshotFiles,
         pools: Pools,
         power: Power,
         runtime: Runtime,
@@ -53,7 +51,7 @@ class Snapshots:
     ) -> None:
         self._store = store
         self._locks = locks
-        self._journal = journal
+        self._files = files
         self._pools = pools
         self._power = power
         self._runtime = runtime
@@ -122,21 +120,13 @@ class Snapshots:
         Raises BadRequest, Conflict, Failed with nothing left behind.
         """
         planned = self._planned(instance, wish, scheduled=scheduled)
-        pool = await self._pools.pool(instance.root_device[1]["pool"])
-        volume = volume_of(instance).at(planned.name)
         pause = Pause(self._runtime, self._power, instance)
-        async with self._journal.undoable(
-            "snapshot", instance.project, instance.name,
-            pool=pool.name, snapshot=planned.name, paused=pause.freezes,
-        ) as intent:  # fmt: skip
+
+        async def make(pool: Pool, volume: Volume) -> Snapshot:
             await self._pools.storage.snapshot(pool, volume, pause)
-            try:
-                made = await self._store.snapshots.add(
-                    replace(planned, frozen_ms=_milliseconds(pause.lasted_s)), ends=intent
-                )
-            except BaseException:
-                await self._pools.storage.delete_volume(pool, volume)
-                raise
+            return replace(planned, frozen_ms=_milliseconds(pause.lasted_s))
+
+        made = await self._files.add(instance, planned.name, make, paused=pause.freezes)
         self._tell("created", instance, made.name)
         return made
 
@@ -202,17 +192,7 @@ class Snapshots:
     async def _rename(self, instance: Instance, old: Snapshot, new_name: str) -> None:
         if self._store.snapshots.find(instance.id, new_name) is not None:
             raise Conflict(f'Snapshot "{new_name}" already in use')
-        pool, volume = await self._unused(instance, old.name)
-        async with self._journal.undoable(
-            "snapshot-rename", instance.project, instance.name,
-            pool=pool.name, snapshot=old.name, to=new_name,
-        ) as intent:  # fmt: skip
-            await self._pools.storage.rename(pool, volume, new_name)
-            try:
-                await self._store.snapshots.rename(old, new_name, ends=intent)
-            except BaseException:
-                await self._pools.storage.rename(pool, volume.at(new_name), old.name)
-                raise
+        await self._files.rename(instance, old, new_name)
         self._tell("renamed", instance, new_name, {"old_name": old.name})
 
     def delete(self, project: str, name: str, snapshot: str) -> Operation:
@@ -228,72 +208,8 @@ class Snapshots:
         """Delete a snapshot. Raises NotFound, Conflict while it is in use, Failed."""
         async with self._locks.hold("instance", project, name):
             instance, found = self.find(project, name, snapshot)
-            pool, volume = await self._unused(instance, snapshot)
-            intent = await self._journal.begin(
-                "snapshot-delete", project, name, pool=pool.name, snapshot=snapshot
-            )
-            try:
-                await self._pools.storage.delete_volume(pool, volume)
-            except BaseException:
-                await self._journal.end(intent)
-                raise
-            # From here on it has to go: should this fail, the next start or deletion ends it.
-            await self._store.snapshots.remove(found, ends=intent)
+            await self._files.remove(instance, found)
         self._tell("deleted", instance, snapshot)
-
-    async def _unused(self, instance: Instance, snapshot: str) -> tuple[Pool, Volume]:
-        """Return where a snapshot lies. Raises Conflict when somebody reads it."""
-        pool = await self._pools.pool(instance.root_device[1]["pool"])
-        volume = volume_of(instance).at(snapshot)
-        if self._pools.storage.holders(pool, volume):
-            raise Conflict(
-                f'Snapshot "{volume.label}" is in use: it is mounted, exported or compared; try '
-                "again when that has ended"
-            )
-        return pool, volume
-
-    # After a crash
-
-    def handlers(self) -> dict[str, Handler]:
-        """Return what finishes or undoes unfinished work, by its kind."""
-        return {
-            "snapshot": self._undo_create,
-            "snapshot-rename": self._settle_rename,
-            "snapshot-delete": self._finish_delete,
-        }
-
-    async def _undo_create(self, intent: Intent) -> None:
-        if self._row(intent, intent.data["snapshot"]) is None:
-            pool, volume = await self._place(intent)
-            await self._pools.storage.delete_volume(pool, volume)
-
-    async def _settle_rename(self, intent: Intent) -> None:
-        """The row tells which name counts; the files get that one."""
-        pool, old = await self._place(intent)
-        new = old.at(intent.data["to"])
-        renamed = self._row(intent, new.snapshot) is not None
-        there = new.snapshot in await self._pools.storage.snapshots(pool, old.whole)
-        if renamed and not there:
-            await self._pools.storage.rename(pool, old, new.snapshot)
-        elif there and not renamed:
-            await self._pools.storage.rename(pool, new, old.snapshot)
-
-    async def _finish_delete(self, intent: Intent) -> None:
-        pool, volume = await self._place(intent)
-        await self._pools.storage.delete_volume(pool, volume)
-        found = self._row(intent, volume.snapshot)
-        if found is not None:
-            await self._store.snapshots.remove(found, ends=intent.id)
-
-    async def _place(self, intent: Intent) -> tuple[Pool, Volume]:
-        volume = Volume(intent.name, project=intent.project)
-        return await self._pools.pool(intent.data["pool"]), volume.at(intent.data["snapshot"])
-
-    def _row(self, intent: Intent, snapshot: str) -> Snapshot | None:
-        if not self._store.has(intent.project, intent.name):
-            return None
-        instance = self._store.get(intent.project, intent.name)
-        return self._store.snapshots.find(instance.id, snapshot)
 
     def _spawn(
         self, description: str, work: Work, project: str, name: str, snapshot: str

@@ -37,7 +37,8 @@ class SnapshotStore:
 
     def of(self, instance_id: int) -> list[Snapshot]:
         """Return the snapshots of an instance, oldest first."""
-        return list(self._snapshots.get(instance_id, {}).values())
+        mine = self._snapshots.get(instance_id, {}).values()
+        return sorted(mine, key=lambda each: (each.created_at, each.id))
 
     def find(self, instance_id: int, name: str) -> Snapshot | None:
         """Return the snapshot of that name, or None."""
@@ -103,13 +104,8 @@ class SnapshotStore:
         async with self._db.write() as session:
             await queries.rename(session, snapshot.id, name)
             await intents.end(session, ends)
-        # Built anew: a snapshot keeps its place among the others, which are ordered by age.
-        self._snapshots[snapshot.instance_id] = {
-            (name if key == snapshot.name else key): (
-                replace(each, name=name) if key == snapshot.name else each
-            )
-            for key, each in self._snapshots[snapshot.instance_id].items()
-        }
+        del self._snapshots[snapshot.instance_id][snapshot.name]
+        self._keep(replace(snapshot, name=name))
 
     async def remove(self, snapshot: Snapshot, *, ends: str) -> None:
         """Delete a snapshot's row; the intent `ends` is crossed out."""

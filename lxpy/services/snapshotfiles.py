@@ -1,0 +1,130 @@
+"""The row and the files of a snapshot come and go together, whatever happens in between.
+
+Each change of the disk is noted before; `handlers` finish or undo what a daemon left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from lxpy.errors import Conflict
+from lxpy.instances.model import Instance, Snapshot
+from lxpy.services.journal import Intent, Journal
+from lxpy.services.starting import volume_of
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.storage import Pool, Volume
+
+Handler = Callable[[Intent], Awaitable[None]]
+#: makes the files of a snapshot and returns its row
+Make = Callable[[Pool, Volume], Awaitable[Snapshot]]
+
+
+class SnapshotFiles:
+    """Makes, renames and removes snapshots; the instance's lock is held."""
+
+    def __init__(self, store: InstanceStore, journal: Journal, pools: Pools) -> None:
+        self._store = store
+        self._journal = journal
+        self._pools = pools
+
+    async def add(self, instance: Instance, name: str, make: Make, *, paused: str) -> Snapshot:
+        """Make a snapshot; `paused` names what stands still meanwhile, see `Pause.freezes`.
+
+        Raises LxpyError with nothing left behind.
+        """
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        volume = volume_of(instance).at(name)
+        async with self._journal.undoable(
+            "snapshot", instance.project, instance.name,
+            pool=pool.name, snapshot=name, paused=paused,
+        ) as intent:  # fmt: skip
+            made = await make(pool, volume)
+            try:
+                return await self._store.snapshots.add(made, ends=intent)
+            except BaseException:
+                await self._pools.storage.delete_volume(pool, volume)
+                raise
+
+    async def rename(self, instance: Instance, old: Snapshot, name: str) -> None:
+        """Give a snapshot another name. Raises Conflict, LxpyError with nothing changed."""
+        pool, volume = await self._unused(instance, old.name)
+        async with self._journal.undoable(
+            "snapshot-rename", instance.project, instance.name,
+            pool=pool.name, snapshot=old.name, to=name,
+        ) as intent:  # fmt: skip
+            await self._pools.storage.rename(pool, volume, name)
+            try:
+                await self._store.snapshots.rename(old, name, ends=intent)
+            except BaseException:
+                await self._pools.storage.rename(pool, volume.at(name), old.name)
+                raise
+
+    async def remove(self, instance: Instance, snapshot: Snapshot) -> None:
+        """Remove a snapshot. Raises Conflict while it is in use, LxpyError."""
+        pool, volume = await self._unused(instance, snapshot.name)
+        intent = await self._journal.begin(
+            "snapshot-delete", instance.project, instance.name,
+            pool=pool.name, snapshot=snapshot.name,
+        )  # fmt: skip
+        try:
+            await self._pools.storage.delete_volume(pool, volume)
+        except BaseException:
+            await self._journal.end(intent)
+            raise
+        # From here on it has to go: should this fail, the next start or deletion ends it.
+        await self._store.snapshots.remove(snapshot, ends=intent)
+
+    async def _unused(self, instance: Instance, snapshot: str) -> tuple[Pool, Volume]:
+        """Return where a snapshot lies. Raises Conflict when somebody reads it."""
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        volume = volume_of(instance).at(snapshot)
+        if self._pools.storage.holders(pool, volume):
+            raise Conflict(
+                f'Snapshot "{volume.label}" is in use: it is mounted, exported or compared; try '
+                "again when that has ended"
+            )
+        return pool, volume
+
+    # After a crash
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return what finishes or undoes unfinished work, by its kind."""
+        return {
+            "snapshot": self._undo_add,
+            "snapshot-rename": self._settle_rename,
+            "snapshot-delete": self._finish_remove,
+        }
+
+    async def _undo_add(self, intent: Intent) -> None:
+        if self._row(intent, intent.data["snapshot"]) is None:
+            pool, volume = await self._place(intent)
+            await self._pools.storage.delete_volume(pool, volume)
+
+    async def _settle_rename(self, intent: Intent) -> None:
+        """The row tells which name counts; the files get that one."""
+        pool, old = await self._place(intent)
+        new = old.at(intent.data["to"])
+        renamed = self._row(intent, new.snapshot) is not None
+        there = new.snapshot in await self._pools.storage.snapshots(pool, old.whole)
+        if renamed and not there:
+            await self._pools.storage.rename(pool, old, new.snapshot)
+        elif there and not renamed:
+            await self._pools.storage.rename(pool, new, old.snapshot)
+
+    async def _finish_remove(self, intent: Intent) -> None:
+        pool, volume = await self._place(intent)
+        await self._pools.storage.delete_volume(pool, volume)
+        found = self._row(intent, volume.snapshot)
+        if found is not None:
+            await self._store.snapshots.remove(found, ends=intent.id)
+
+    async def _place(self, intent: Intent) -> tuple[Pool, Volume]:
+        volume = Volume(intent.name, project=intent.project)
+        return await self._pools.pool(intent.data["pool"]), volume.at(intent.data["snapshot"])
+
+    def _row(self, intent: Intent, snapshot: str) -> Snapshot | None:
+        if not self._store.has(intent.project, intent.name):
+            return None
+        instance = self._store.get(intent.project, intent.name)
+        return self._store.snapshots.find(instance.id, snapshot)
