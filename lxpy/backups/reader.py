@@ -58,7 +58,8 @@ class Incoming:
 async def incoming(chunks: Chunks) -> AsyncIterator[Incoming]:
     """Read a backup of any compression up to its index; the block unpacks the rest.
 
-    `chunks` raises LxpyError where what comes breaks off. Raises Failed for what is no backup, or ends early; MissingTool.
+    `chunks` raises LxpyError where what comes breaks off.
+    Raises Failed for what is no backup, or ends early; MissingTool.
     """
     head, rest = await _head(chunks)
     compression = detect(head)

@@ -34,16 +34,11 @@ async def opened(
 
 
 @asynccontextmanager
-async def trees(
-    storage: StoragePools, pool: Pool, old: Volume, new: Volume
-) -> AsyncIterator[tuple[int, int]]:
-    """Hold two states of a volume for the length of a block, which gets their trees."""
-    async with storage.held(pool, old) as before, storage.held(pool, new) as after:
+async def tree(storage: StoragePools, pool: Pool, volume: Volume) -> AsyncIterator[int]:
+    """Hold a volume or snapshot for the length of a block, which gets its tree. Raises NotFound."""
+    async with storage.held(pool, volume) as rootfs:
         with ExitStack() as descriptors:
-            yield (
-                await in_thread(_tree, descriptors, before),
-                await in_thread(_tree, descriptors, after),
-            )
+            yield await in_thread(_tree, descriptors, rootfs)
 
 
 @asynccontextmanager

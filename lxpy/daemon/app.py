@@ -11,6 +11,7 @@ from aiohttp import web
 
 from lxpy.daemon import middleware
 from lxpy.daemon.routes import (
+    backups,
     events,
     images,
     instances,
@@ -33,13 +34,16 @@ from lxpy.instances.limits import Host
 from lxpy.operations.registry import Registry
 from lxpy.runtime.container import Runtime
 from lxpy.services import host
+from lxpy.services.backupfiles import BackupFiles
+from lxpy.services.backups import Backups
 from lxpy.services.bulk import Bulk
 from lxpy.services.console import Consoles
 from lxpy.services.copies import Copies
 from lxpy.services.creation import Creation
 from lxpy.services.directories import Directories
-from lxpy.services.exec import Exec
 from lxpy.services.disks import Disks
+from lxpy.services.exec import Exec
+from lxpy.services.exports import Exports
 from lxpy.services.images import Images
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
@@ -119,6 +123,15 @@ class Application:
             networks=self.networks, power=self.power, views=self.views, registry=registry,
             lifecycle=lifecycle,
         )  # fmt: skip
+        self.exports = Exports(
+            store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
+            power=self.power, runtime=runtime, views=self.views, settings=self.settings,
+        )  # fmt: skip
+        self.backups = Backups(
+            self.db, BackupFiles(directories.backups), store, locks, self.exports, registry,
+            lifecycle,
+        )  # fmt: skip
+        self.instances.on_removed = self.backups.forget
         self.updates = self._updates()
         self.profiles.on_change = self.updates.profile_changed
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
@@ -187,6 +200,7 @@ class Application:
         for routes in (
             instances.routes(services),
             snapshots.routes(self.snapshots),
+            backups.routes(self.backups, self.exports),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
             storage.routes(self.pools, volumes),
@@ -217,6 +231,7 @@ class Application:
         await self.images.start()
         await self.store.load()
         await self.startup.recover()
+        await self.backups.start()
         await self.lxcfs.start()
         held = await self.runtime.connect()
         await self.startup.adopt(held)
@@ -237,6 +252,7 @@ class Application:
         """Start what comes up with the daemon, in the background."""
         self._spawn(self.startup.autostart())
         self._spawn(self.images.maintain())
+        self._spawn(self.backups.maintain())
 
     def host_goes_down(self) -> None:
         """Stop instances as each wants it, then everything (SIGPWR)."""

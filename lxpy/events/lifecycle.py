@@ -25,6 +25,8 @@ instance-console-reset instance-log-retrieved instance-log-deleted
 instance-metadata-retrieved instance-metadata-updated
 instance-snapshot-created instance-snapshot-deleted instance-snapshot-renamed
 instance-snapshot-updated
+instance-backup-created instance-backup-deleted instance-backup-renamed
+instance-backup-retrieved
 image-created image-deleted image-updated image-refreshed image-retrieved
 image-secret-created image-alias-created image-alias-deleted image-alias-renamed
 image-alias-updated

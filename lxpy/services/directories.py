@@ -65,6 +65,11 @@ class Directories:
         return self.root / "networks"
 
     @property
+    def backups(self) -> Path:
+        """Backups that are kept for a while."""
+        return self.root / "backups"
+
+    @property
     def run(self) -> Path:
         """The supervisor's socket and journal."""
         return self.root / "run"

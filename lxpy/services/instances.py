@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class Instances:
         self._views = views
         self._registry = registry
         self._lifecycle = lifecycle
+        #: called with an instance that has been deleted
+        self.on_removed: Callable[[Instance], Awaitable[None]] = _keep
         power.on_ephemeral_end = self.remove
 
     # Looking
@@ -109,6 +111,7 @@ class Instances:
                 raise BadRequest("Renaming of running container not allowed")
             if self._store.has(project, new_name):
                 raise Conflict(f'Name "{new_name}" already in use')
+            await self._check_unread(old)
             pool = await self._pools.pool(old.root_device[1]["pool"])
             config = {**old.config}
             config.setdefault("volatile.apply_template", "rename")
@@ -141,15 +144,28 @@ class Instances:
                     raise Forbidden(
                         f'Container is protected: unset security.protection.delete of "{name}"'
                     )
+                await self._check_unread(instance)
                 await self.remove(instance)
 
         return self._spawn("Deleting instance", project, name, work)
+
+    async def _check_unread(self, instance: Instance) -> None:
+        """Raise Conflict while somebody reads the instance or a snapshot of it."""
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        volume, storage = volume_of(instance), self._pools.storage
+        states = [volume, *map(volume.at, await storage.snapshots(pool, volume))]
+        if any(storage.holders(pool, each) for each in states):
+            raise Conflict(
+                f'Instance "{instance.name}" is being exported, copied or read: try again when '
+                "that has ended"
+            )
 
     async def remove(self, instance: Instance) -> None:
         """Delete an instance that does not run, its lock held. A crash in between is made good."""
         pool_name = instance.root_device[1]["pool"]
         intent = await self._store.remove(instance, intent={"pool": pool_name})
         await self.clear(instance.project, instance.name, pool_name)
+        await self.on_removed(instance)
         await self._journal.end(intent)
         self._tell("instance-deleted", instance)
 
@@ -168,6 +184,10 @@ class Instances:
 
     def _tell(self, action: str, instance: Instance) -> None:
         self._lifecycle.emit(action, f"/1.0/instances/{instance.name}", instance.project)
+
+
+async def _keep(_: Instance) -> None:
+    """Do nothing more."""
 
 
 def _move(old: Path, new: Path) -> None:

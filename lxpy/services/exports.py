@@ -1,0 +1,212 @@
+"""Instances as archives: read while they are sent, from a snapshot that lasts as long.
+
+Source: LXD docs, "Backups", "Use export files".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from secrets import token_hex
+
+import structlog
+
+from lxpy.backups import index, source, writer
+from lxpy.backups.index import Base, Index
+from lxpy.backups.pack import Directory, Job, Part, Text
+from lxpy.backups.writer import Chunks
+from lxpy.errors import LxpyError, NotFound, NotSupported
+from lxpy.images import pack
+from lxpy.images.pack import Packer
+from lxpy.instances.model import Instance, Snapshot
+from lxpy.runtime.container import Runtime
+from lxpy.services import described
+from lxpy.services.journal import Journal
+from lxpy.services.locks import Locks
+from lxpy.services.power import Power
+from lxpy.services.profiles import Profiles
+from lxpy.services.quiet import Pause
+from lxpy.services.settings import Settings
+from lxpy.services.starting import volume_of
+from lxpy.services.storage import Pools
+from lxpy.services.store import InstanceStore
+from lxpy.services.views import Views
+from lxpy.storage import Pool, Volume
+from lxpy.threads import in_thread
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an archive is to hold: without snapshots, or only what changed `since` one of them."""
+
+    packer: Packer
+    instance_only: bool = False
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """An instance at one moment, and where its files of then are."""
+
+    instance: Instance
+    pool: Pool
+    volume: Volume
+    snapshots: Sequence[Snapshot]
+
+
+class Exports:
+    """Makes archives of instances."""
+
+    def __init__(
+        self,
+        *,
+        store: InstanceStore,
+        locks: Locks,
+        journal: Journal,
+        pools: Pools,
+        profiles: Profiles,
+        power: Power,
+        runtime: Runtime,
+        views: Views,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._locks = locks
+        self._journal = journal
+        self._pools = pools
+        self._profiles = profiles
+        self._power = power
+        self._runtime = runtime
+        self._views = views
+        self._settings = settings
+
+    async def packer(self, algorithm: str) -> Packer:
+        """Return how to compress; "" is what the server's config says. Raises BadRequest."""
+        chosen = algorithm or self._settings.get("backups.compression_algorithm")
+        return await in_thread(pack.packer, chosen)
+
+    def check(self, project: str, name: str, wish: Wish) -> Instance:
+        """Return the instance. Raises NotFound for it, or for the snapshot to start from."""
+        instance = self._store.get(project, name)
+        if wish.since and self._store.snapshots.find(instance.id, wish.since) is None:
+            raise NotFound(
+                f'Snapshot "{name}/{wish.since}" not found: an incremental export needs a '
+                "snapshot that exists here and where it will be imported"
+            )
+        return instance
+
+    @asynccontextmanager
+    async def stream(self, project: str, name: str, wish: Wish) -> AsyncIterator[Chunks]:
+        """Export an instance; the block reads the archive as it comes, to its end.
+
+        Raises NotFound, Failed, NotSupported. Whatever happens, nothing is left behind.
+        """
+        async with self._job(project, name, wish) as job:
+            async with writer.stream(job, wish.packer, "export the instance") as chunks:
+                yield chunks
+
+    async def write(self, project: str, name: str, wish: Wish, output: int) -> None:
+        """Export an instance into an open file. Raises as `stream`."""
+        async with self._job(project, name, wish) as job:
+            await writer.write(job, wish.packer, output, "export the instance")
+
+    @asynccontextmanager
+    async def _job(self, project: str, name: str, wish: Wish) -> AsyncIterator[Job]:
+        async with AsyncExitStack() as stack:
+            async with self._locks.hold("instance", project, name):
+                still = await self._still(stack, self.check(project, name, wish), wish)
+                # They are held before the lock is let go: nobody deletes them now.
+                contents = await self._contents(stack, still, wish)
+            about = await self._about(still, wish)
+            yield Job(_parts(about, contents), time.time_ns())
+
+    async def _still(self, stack: AsyncExitStack, instance: Instance, wish: Wish) -> _Still:
+        """Make a snapshot that goes with `stack`. The instance's lock is held."""
+        pool = await self._pools.pool(instance.root_device[1]["pool"])
+        volume = volume_of(instance).at(f"export-{token_hex(6)}")
+        pause = Pause(self._runtime, self._power, instance)
+        intent = await self._journal.begin(
+            "snapshot", instance.project, instance.name,
+            pool=pool.name, snapshot=volume.snapshot, paused=pause.freezes,
+        )  # fmt: skip
+        stack.push_async_callback(self._drop, pool, volume, intent)
+        await self._pools.storage.snapshot(pool, volume, pause)
+        alone = wish.instance_only or wish.since
+        snapshots = [] if alone else self._store.snapshots.of(instance.id)
+        return _Still(instance, pool, volume, snapshots)
+
+    async def _drop(self, pool: Pool, volume: Volume, intent: str) -> None:
+        """Remove the snapshot; one that cannot be goes when the daemon starts again."""
+        try:
+            await self._pools.storage.delete_volume(pool, volume)
+            await self._journal.end(intent)
+        except LxpyError as error:
+            _log.warning("snapshot of an export stays", volume=volume.label, error=str(error))
+
+    async def _contents(
+        self, stack: AsyncExitStack, still: _Still, wish: Wish
+    ) -> dict[str, list[Part]]:
+        """Open everything; the parts by their snapshot's name, "" for the instance itself."""
+        storage, pool = self._pools.storage, still.pool
+        about = Index(still.instance.name, pool.name, pool.driver,
+                      snapshots=[each.name for each in still.snapshots])  # fmt: skip
+        found: dict[str, list[Part]] = {}
+        for directory, snapshot in about.targets().items():
+            volume = still.volume.at(snapshot) if snapshot else still.volume
+            opened = source.opened(storage, pool, volume, directory)
+            found[snapshot] = await stack.enter_async_context(opened)
+        if wish.since:
+            old = source.tree(storage, pool, still.volume.at(wish.since))
+            before = await stack.enter_async_context(old)
+            found[""] = [
+                replace(each, since=before, gone=index.GONE)
+                if isinstance(each, Directory) and each.name.endswith("/rootfs")
+                else each
+                for each in found[""]
+            ]
+        return found
+
+    async def _about(self, still: _Still, wish: Wish) -> Index:
+        instance = still.instance
+        pool, _ = await self._pools.get(still.pool.name)
+        profiles = await self._profiles.profiles(instance.project, instance.profiles)
+        config = described.config_of(self._views, instance, still.snapshots, pool, profiles)
+        return Index(
+            name=instance.name,
+            pool=pool.name,
+            backend=pool.driver,
+            snapshots=[each.name for each in still.snapshots],
+            config=config,
+            checksums=True,
+            since=self._base(instance, wish.since) if wish.since else None,
+        )
+
+    def _base(self, instance: Instance, snapshot: str) -> Base:
+        found = self._store.snapshots.find(instance.id, snapshot)
+        if found is None:
+            raise NotFound(f'Snapshot "{instance.name}/{snapshot}" not found')
+        return Base(snapshot, found.created_at, instance.config.get("volatile.uuid", ""))
+
+
+def refuse_optimized(optimized: bool) -> None:
+    """Raise NotSupported for a request for the storage driver's own format."""
+    if optimized:
+        raise NotSupported(
+            "Exports in the storage driver's own format are not in this version of lxpy: leave "
+            "--optimized-storage out, such an export can be imported into every pool"
+        )
+
+
+def _parts(about: Index, contents: dict[str, list[Part]]) -> list[Part]:
+    """Return the archive's members in their order: snapshots before the instance, as LXD does."""
+    found: list[Part] = [Text(index.NAME, index.dump(about))]
+    config = dict(about.config)
+    for directory, snapshot in reversed(about.targets().items()):
+        own = described.of_snapshot(config, snapshot) if snapshot else config
+        found.append(Text(f"{directory}/backup.yaml", index.to_yaml(own)))
+        found += contents[snapshot]
+    return found
