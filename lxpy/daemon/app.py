@@ -51,11 +51,13 @@ from lxpy.services.live import Live
 from lxpy.services.locks import Locks
 from lxpy.services.logs import Logs
 from lxpy.services.lxcfs import Lxcfs
+from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.publish import Publish
 from lxpy.services.restoring import Restoring
+from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
 from lxpy.services.snapshotfiles import SnapshotFiles
@@ -114,6 +116,8 @@ class Application:
             store=store, locks=locks, files=self.snapshot_files, pools=pools, power=self.power,
             runtime=runtime, views=self.views, registry=registry, lifecycle=lifecycle,
         )  # fmt: skip
+        self.minutely = Minutely()
+        self.minutely.add(Schedule(store, self.snapshots, self.power, registry).minutely)
         self.restoring = Restoring(
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
             power=self.power, registry=registry, lifecycle=lifecycle,
@@ -251,6 +255,7 @@ class Application:
     def begin(self) -> None:
         """Start what comes up with the daemon, in the background."""
         self._spawn(self.startup.autostart())
+        self._spawn(self.minutely.run())
         self._spawn(self.images.maintain())
         self._spawn(self.backups.maintain())
 

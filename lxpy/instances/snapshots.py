@@ -67,7 +67,7 @@ def _next_number(text: str, taken: Collection[str]) -> int:
 
 
 def at_startup(schedule: str) -> bool:
-    """Whether the schedule asks for a snapshot when the daemon has started."""
+    """Whether the schedule asks for a snapshot whenever the instance is about to start."""
     return _STARTUP in split_schedule(schedule)
 
 
@@ -105,32 +105,29 @@ def _cron(part: str, subject: str) -> str:
 class Planner:
     """Tells what is due, asked about once a minute; a schedule is calculated when it was due.
 
-    Times are the host's local ones, without a zone.
+    Times are the host's local ones, without a zone. `start` is when it begins to look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime) -> None:
         self._next: dict[str, tuple[str, datetime | None]] = {}
-        self._last = datetime.min
+        self._last = start
 
     def due(self, schedules: Mapping[str, str], now: datetime) -> list[str]:
-        """Return the subjects with a time since the last call; `schedules` has all, by subject.
-
-        One seen for the first time, or with another schedule, waits for its next time.
-        """
-        if now < self._last - min(_BACK, self._last - datetime.min):
+        """Return the subjects with a time since the last call; `schedules` has all, by subject."""
+        if now < self._last - _BACK:
             self._next.clear()
-        self._last = now
+            self._last = now
         found: list[str] = []
         planned: dict[str, tuple[str, datetime | None]] = {}
         for subject, schedule in schedules.items():
             known = self._next.get(subject)
-            if known is not None and known[0] == schedule:
-                if known[1] is None or known[1] > now:
-                    planned[subject] = known
-                    continue
+            if known is None or known[0] != schedule:
+                known = (schedule, next_time(schedule, subject, self._last))
+            if known[1] is not None and known[1] <= now:
                 found.append(subject)
-            planned[subject] = (schedule, next_time(schedule, subject, now))
-        self._next = planned
+                known = (schedule, next_time(schedule, subject, now))
+            planned[subject] = known
+        self._next, self._last = planned, now
         return found
 
 

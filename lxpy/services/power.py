@@ -42,7 +42,8 @@ class Power:
         host: Callable[[], Host],
     ) -> None:
         self.frozen: set[str] = set()
-        self.on_ephemeral_end: Step = _keep
+        self.on_ephemeral_end: Step = _nothing
+        self.before_start: Step = _nothing
         self._store = store
         self._locks = locks
         self._runtime = runtime
@@ -108,6 +109,7 @@ class Power:
                     await self._thaw(instance)
                     return
                 raise BadRequest("The instance is already running")
+            await self.before_start(instance)
             await self._start(instance)
         self._tell("instance-started", instance)
 
@@ -145,6 +147,7 @@ class Power:
             instance = self._store.get(project, name)
             await self._stop(instance, force=force, timeout_s=timeout_s, returns=True)
             await self._left(instance)
+            await self.before_start(instance)
             await self._start(self._store.get(project, name))
         self._tell("instance-restarted", instance)
 
@@ -387,8 +390,8 @@ class Power:
         self._lifecycle.emit(action, f"/1.0/instances/{instance.name}", instance.project)
 
 
-async def _keep(_: Instance) -> None:
-    """Do nothing with an ephemeral instance that has ended."""
+async def _nothing(_: Instance) -> None:
+    """Do nothing: an ephemeral instance that has ended stays, one that starts just starts."""
 
 
 def _forced(wish: InstanceStatePut) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,29 @@ def _probe(daemon: Daemon, name: str, file: Path) -> str:
     """Have something happen; what the monitor has heard."""
     daemon.api.patch(f"/1.0/instances/{name}", {"description": "probe"})
     return file.read_text()
+
+
+@pytest.mark.timeout(180)
+def test_schedules(daemon: Daemon, launch: Launch) -> None:
+    """Before each start and every minute; the oldest scheduled ones go, the expired ones too."""
+    config = {
+        "snapshots.schedule": "@startup, * * * * *",
+        "snapshots.keep": "2",
+        "snapshots.pattern": 'auto-{{ creation_date|date:"2006" }}-%d',
+    }
+    name = launch(config=config)
+    stopped = launch(start=False, config={"snapshots.schedule": "* * * * *"})
+    wanted = {"snapshots.schedule": "* * * * *", "snapshots.schedule.stopped": "true"}
+    stopped_too = launch(start=False, config=wanted)
+    change(daemon, name, "restart", force=True)
+    year = time.strftime("%Y")
+    assert snapshots(daemon, name) == [f"auto-{year}-0", f"auto-{year}-1"]
+    found = daemon.api.get(f"/1.0/instances/{name}/snapshots?recursion=1")
+    assert all(each["lxpy"] == {"scheduled": True, "frozen_ms": None} for each in found)
+    take(daemon, name, "by-hand")
+    take(daemon, name, "old", expires_at="2020-01-01T00:00:00Z")
+    left = [f"auto-{year}-1", "by-hand", f"auto-{year}-2"]
+    processes.wait_until(lambda: snapshots(daemon, name) == left, 70, str(snapshots(daemon, name)))
+    assert on_disk(daemon, name) == sorted(left)
+    processes.wait_until(lambda: snapshots(daemon, stopped_too) == ["snap0"], 10)
+    assert snapshots(daemon, stopped) == []

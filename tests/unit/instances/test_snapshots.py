@@ -76,26 +76,29 @@ def test_aliases_are_spread(alias: str, days: float) -> None:
 
 
 def test_planner() -> None:
-    planner = Planner()
+    planner = Planner(NOW)
     schedules = {"a": "*/10 * * * *", "b": "@never", "c": "6 4 * * *"}
-    assert planner.due(schedules, NOW) == []
+    assert planner.due(schedules, NOW.replace(second=30)) == []
     assert planner.due(schedules, NOW.replace(minute=6, second=0)) == ["c"]
     assert planner.due(schedules, NOW.replace(minute=6, second=30)) == []
     assert planner.due(schedules, NOW.replace(minute=35)) == ["a"], "late, but once"
     changed = {"a": "36 * * * *"}
     assert planner.due(changed, NOW.replace(minute=35, second=1)) == []
     assert planner.due(changed, NOW.replace(minute=36, second=0)) == ["a"]
+    new = {"new": "37 * * * *", "old": "36 * * * *"}
+    assert planner.due(new, NOW.replace(minute=37)) == ["new"], "seen first when it is due"
     assert planner.due({}, NOW.replace(hour=9)) == []
 
 
 def test_planner_when_the_clock_is_set_back() -> None:
-    planner = Planner()
+    planner = Planner(NOW)
     every = {"a": "0 * * * *"}
-    planner.due(every, NOW)
-    assert planner.due(every, NOW - timedelta(days=400)) == []
-    assert planner.due(every, NOW - timedelta(days=400) + timedelta(hours=1)) == ["a"]
-    an_hour = NOW - timedelta(days=400)
-    assert planner.due(every, an_hour) == [], "what ran at this hour does not run again in autumn"
+    assert planner.due(every, NOW.replace(hour=5)) == ["a"]
+    assert planner.due(every, NOW) == [], "in autumn an hour comes twice"
+    assert planner.due(every, NOW.replace(hour=5)) == []
+    long_ago = NOW - timedelta(days=400)
+    assert planner.due(every, long_ago) == []
+    assert planner.due(every, long_ago + timedelta(hours=1)) == ["a"]
 
 
 def test_keep_a_number() -> None:
