@@ -20,6 +20,8 @@ _PACKAGES = {
     "zstd": ("zstd", "packing and unpacking a zstd image"),
     "xz": ("xz-utils", "packing and unpacking an xz image"),
     "bzip2": ("bzip2", "packing and unpacking a bzip2 image"),
+    "btrfs": ("btrfs-progs", "a storage pool of driver btrfs"),
+    "mkfs.btrfs": ("btrfs-progs", "a storage pool of driver btrfs"),
     "lxcfs": ("lxcfs", "showing guests their own limits in /proc"),
 }
 
@@ -42,8 +44,12 @@ async def run(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: int | None = None,
+    stdout: int | None = None,
 ) -> Completed:
     """Run a program to its end; it has no standard input but `input`, and speaks C's language.
+
+    `stdin` and `stdout` are descriptors it reads and writes instead.
 
     Raises MissingTool when it is not installed; Failed when `check` and its status is not 0, or
     after `timeout_s`. A program whose caller is cancelled is killed, and awaited.
@@ -51,8 +57,8 @@ async def run(
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            stdin=_standard_input(input, stdin),
+            stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C", **(env or {})},
             cwd=cwd,
@@ -63,7 +69,7 @@ async def run(
         raise MissingTool(argv[0], package, purpose) from error
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate(input)
+            output, errors = await process.communicate(input)
     except TimeoutError as error:
         raise Failed(f"{argv[0]} did not end within {timeout_s:g} s") from error
     finally:
@@ -71,10 +77,16 @@ async def run(
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    completed = Completed(argv, process.returncode, stdout, stderr)
+    completed = Completed(argv, process.returncode, output or b"", errors)
     if check and completed.returncode != 0:
         raise Failed(_complaint(completed))
     return completed
+
+
+def _standard_input(text: bytes | None, descriptor: int | None) -> int:
+    if descriptor is not None:
+        return descriptor
+    return asyncio.subprocess.DEVNULL if text is None else asyncio.subprocess.PIPE
 
 
 def _complaint(completed: Completed) -> str:

@@ -6,6 +6,7 @@ Source: LXD docs, "Storage drivers"; "Storage volume options".
 from __future__ import annotations
 
 import posixpath
+import uuid
 from collections.abc import Mapping
 
 from lxpy.errors import InvalidConfig
@@ -38,6 +39,14 @@ def _path(value: str) -> None:
         raise InvalidConfig(f'write the path "{value}" as "{posixpath.normpath(value)}"')
 
 
+def _path_or_uuid(value: str) -> None:
+    """Accept a path, or what stands for a block device: the UUID of its file system."""
+    try:
+        uuid.UUID(value)
+    except ValueError:
+        _path(value)
+
+
 _DIR_POOL = table(
     (
         ConfigKey(
@@ -54,7 +63,7 @@ _DIR_POOL = table(
     ),
     _TEXTS,
 )
-_DIR_VOLUME = table(
+_VOLUME_TABLE = table(
     (
         ConfigKey("security.shifted", BOOL, "false", description="Instances share it"),
         ConfigKey("security.unmapped", BOOL, "false", description="Ids are the host's"),
@@ -74,8 +83,29 @@ _DIR_VOLUME = table(
     _TEXTS,
 )
 
-POOL_KEYS: Mapping[str, Keys] = {"dir": _DIR_POOL}
-VOLUME_KEYS: Mapping[str, Keys] = {"dir": _DIR_VOLUME}
+_BTRFS_POOL = table(
+    (
+        ConfigKey(
+            "btrfs.mount_options",
+            matching(r"[\w.,=:/@%+-]+", 'options such as "noatime,compress=zstd"'),
+            "user_subvol_rm_allowed,discard=async",
+            description="How its file system is mounted",
+        ),
+        ConfigKey("rsync.bwlimit", SIZE, description="Upper limit of a transfer to other hosts"),
+        ConfigKey("rsync.compression", BOOL, "true", description="Compress transfers"),
+        ConfigKey("size", SIZE, description="Size of its own file; it can grow"),
+        ConfigKey(
+            "source", Type("string", _path_or_uuid), description="A directory or a block device"
+        ),
+        ConfigKey("user.*", STRING, description="Free"),
+        ConfigKey("volatile.initial_source", STRING, description="The source it was made with"),
+        ConfigKey("volume.*", STRING, description="Default of an option of its volumes"),
+    ),
+    _TEXTS,
+)
+
+POOL_KEYS: Mapping[str, Keys] = {"dir": _DIR_POOL, "btrfs": _BTRFS_POOL}
+VOLUME_KEYS: Mapping[str, Keys] = {"dir": _VOLUME_TABLE, "btrfs": _VOLUME_TABLE}
 
 
 def validate_pool(driver: str, config: Mapping[str, str]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from lxpy.doctor import Host
 from lxpy.storage.drivers.base import Driver, Info
+from lxpy.storage.drivers.btrfs import BtrfsDriver
 from lxpy.storage.drivers.dir import DirDriver
 
-DRIVERS: dict[str, Callable[[Host], Driver]] = {"dir": DirDriver}
+DRIVERS: dict[str, Callable[[Host], Driver]] = {"dir": DirDriver, "btrfs": BtrfsDriver}
 
-__all__ = ["DRIVERS", "DirDriver", "Driver", "Info"]
+__all__ = ["DRIVERS", "BtrfsDriver", "DirDriver", "Driver", "Info"]

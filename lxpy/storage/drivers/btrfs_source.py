@@ -1,0 +1,297 @@
+"""Where a btrfs pool comes from: a directory, a block device, or a file of its own.
+
+A device or file is made a btrfs and mounted at `storage-pools/NAME`. A device is known by the UUID
+its file system gets, as its name may be another after the next boot. The file is
+`disks/NAME.img`, sparse, and grows when "size" does.
+Source: LXD docs, "Btrfs - btrfs"; mkfs.btrfs(8), mount(8).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+
+from lxpy.errors import BadRequest, Failed, InvalidConfig
+from lxpy.kernel import btrfs
+from lxpy.programs import run
+from lxpy.storage import loops
+from lxpy.storage.drivers.btrfs_subvolumes import opened
+from lxpy.storage.volume import Pool
+from lxpy.threads import in_thread
+from lxpy.units import parse_size
+
+MOUNT_OPTIONS = "btrfs.mount_options"
+# Guests may remove the subvolumes they have made; the file of a pool gives back what they free.
+_DEFAULT_OPTIONS = "user_subvol_rm_allowed,discard=async"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_GIB = 1 << 30
+_SHARE, _LEAST_GIB, _MOST_GIB = 5, 5, 30
+# mkfs.btrfs refuses less than about 110 MiB unless data and metadata are mixed.
+_MIXED_BYTES = _GIB
+
+
+class Kind(StrEnum):
+    """What a pool lies on."""
+
+    DIRECTORY = "directory"
+    DEVICE = "device"
+    FILE = "file"
+
+
+def fill(name: str, config: dict[str, str], root: Path) -> dict[str, str]:
+    """Return a new pool's config with its source, and with the size of its file.
+
+    Raises InvalidConfig.
+    """
+    source = config.get("source", "")
+    if source and config.get("size"):
+        raise InvalidConfig(
+            'Invalid option "size": it is the size of the file that a pool without "source" gets'
+        )
+    if source.startswith("/dev/"):
+        return {**config, "source": str(uuid.uuid4())}
+    if source:
+        return config
+    size = config.get("size") or _default_size(root)
+    return {**config, "source": str(_file(name, root)), "size": size}
+
+
+def mount_point(name: str, config: Mapping[str, str], root: Path) -> Path:
+    """Return where the pool's files are: at its own place unless its source is a directory."""
+    source = config["source"]
+    own = source == str(_file(name, root)) or _UUID.fullmatch(source)
+    return root / name if own else Path(source)
+
+
+def kind(pool: Pool) -> Kind:
+    """Return what the pool lies on."""
+    if str(pool.path) == pool.config["source"]:
+        return Kind.DIRECTORY
+    return Kind.DEVICE if _UUID.fullmatch(pool.config["source"]) else Kind.FILE
+
+
+async def create(pool: Pool) -> None:
+    """Make the pool's file system, mounted. Raises BadRequest, Failed, MissingTool, OSError."""
+    match kind(pool):
+        case Kind.DIRECTORY:
+            await in_thread(_check_directory, pool)
+        case Kind.DEVICE:
+            device = pool.config.get("volatile.initial_source", "")
+            await in_thread(_check_device, device)
+            await _make(pool, device, "--uuid", pool.config["source"])
+        case Kind.FILE:
+            await in_thread(_make_file, pool)
+            try:
+                await _make(pool, pool.config["source"])
+            except BaseException:
+                await in_thread(_remove_file, pool)
+                raise
+
+
+async def mount(pool: Pool) -> None:
+    """Have the pool's files at their place; may be repeated. Raises Failed."""
+    if kind(pool) is Kind.DIRECTORY or await in_thread(os.path.ismount, pool.path):
+        return
+    await in_thread(_make_mount_point, pool.path)
+    with ExitStack() as stack:
+        if kind(pool) is Kind.DEVICE:
+            device = f"UUID={pool.config['source']}"
+        else:
+            file = Path(pool.config["source"])
+            await in_thread(_check_file, pool, file)
+            device = await in_thread(stack.enter_context, loops.attached(file))
+        await run("mount", "-t", "btrfs", "-o", _options(pool.config), device, str(pool.path))
+
+
+async def unmount(pool: Pool) -> None:
+    """Take the pool's files away, and with them a loop device; may be repeated. Raises Failed."""
+    if kind(pool) is not Kind.DIRECTORY and await in_thread(os.path.ismount, pool.path):
+        await run("umount", str(pool.path))
+
+
+async def remove(pool: Pool) -> None:
+    """Unmount the pool and remove its file, or free its device for another use. Raises Failed."""
+    if kind(pool) is Kind.DIRECTORY:
+        return
+    await unmount(pool)
+    if kind(pool) is Kind.FILE:
+        await in_thread(_remove_file, pool)
+    else:
+        await _wipe(pool)
+    await in_thread(_remove_mount_point, pool.path)
+
+
+async def update(pool: Pool, config: Mapping[str, str]) -> None:
+    """Apply another size and other mount options. Raises BadRequest, Failed."""
+    size = _grown(pool, config)
+    options = _options(config)
+    if options != _options(pool.config) and kind(pool) is not Kind.DIRECTORY:
+        try:
+            await run("mount", "-o", f"remount,{options}", str(pool.path))
+        except Failed as error:
+            raise BadRequest(f'Invalid option "{MOUNT_OPTIONS}" ({options}): {error}') from error
+    if size is not None:
+        await _grow(pool, Path(pool.config["source"]), size)
+
+
+def is_lost(pool: Pool) -> bool:
+    """Tell whether the pool's file is not there any more, nor its file system."""
+    file = Path(pool.config["source"])
+    return kind(pool) is Kind.FILE and not file.exists() and not os.path.ismount(pool.path)
+
+
+async def _make(pool: Pool, device: str, *options: str) -> None:
+    """Make a file system, which an existing one is not overwritten by, and mount it."""
+    size = pool.config.get("size")
+    mixed = ("--mixed",) if size and parse_size(size) < _MIXED_BYTES else ()
+    words = ("mkfs.btrfs", "-q", "--label", pool.name, *mixed, *options, device)
+    try:
+        await run(*words, timeout_s=None)
+    except Failed as error:
+        if "-f" in str(error):
+            raise BadRequest(
+                f'"{device}" has a file system or partitions already: give another device, or '
+                f'remove them with "wipefs -a {device}"'
+            ) from error
+        raise
+    try:
+        await mount(pool)
+    except BaseException:
+        if kind(pool) is Kind.DEVICE:
+            await _wipe(pool)
+        await in_thread(_remove_mount_point, pool.path)
+        raise
+
+
+async def _wipe(pool: Pool) -> None:
+    found = await run("blkid", "-U", pool.config["source"], check=False)
+    device = found.stdout.decode().strip()
+    if device:
+        await run("wipefs", "-q", "-a", "-t", "btrfs", device)
+
+
+def _grown(pool: Pool, config: Mapping[str, str]) -> int | None:
+    """Return the larger size of a pool's file, None for the same. Raises BadRequest."""
+    old, new = pool.config.get("size", ""), config.get("size", "")
+    if kind(pool) is not Kind.FILE:
+        if new:
+            raise BadRequest(
+                f'Invalid option "size": storage pool "{pool.name}" has no file of its own; its '
+                "size is that of its source"
+            )
+        return None
+    if not new:
+        raise BadRequest(f'"size" of storage pool "{pool.name}" cannot be removed')
+    if parse_size(new) < parse_size(old):
+        raise BadRequest(
+            f'Storage pool "{pool.name}" cannot shrink from {old} to {new}: make a smaller one '
+            "and move what is on it"
+        )
+    return parse_size(new) if parse_size(new) > parse_size(old) else None
+
+
+async def _grow(pool: Pool, file: Path, size_bytes: int) -> None:
+    before = (await in_thread(file.stat)).st_size
+    try:
+        await in_thread(_set_size, file, size_bytes)
+        await run("btrfs", "filesystem", "resize", "max", str(pool.path), timeout_s=None)
+    except BaseException:
+        # The file system had its old size all the time.
+        await in_thread(_set_size, file, before)
+        raise
+
+
+def _set_size(file: Path, size_bytes: int) -> None:
+    os.truncate(file, size_bytes)
+    for device in loops.devices(file):
+        loops.set_capacity(device)
+
+
+def _file(name: str, root: Path) -> Path:
+    return root.parent / "disks" / f"{name}.img"
+
+
+def _default_size(root: Path) -> str:
+    """Return a fifth of what is free, between 5 and 30 GiB."""
+    existing = next(each for each in (root, *root.parents) if each.exists())
+    found = os.statvfs(existing)
+    free = found.f_bavail * found.f_frsize // _GIB
+    return f"{min(max(free // _SHARE, _LEAST_GIB), _MOST_GIB)}GiB"
+
+
+def _options(config: Mapping[str, str]) -> str:
+    return config.get(MOUNT_OPTIONS) or _DEFAULT_OPTIONS
+
+
+def _check_directory(pool: Pool) -> None:
+    source = pool.path
+    try:
+        with opened(source) as descriptor:
+            btrfs.filesystem_id(descriptor)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadRequest(
+            f'Source path "{source}" is no directory: make it, give a block device, or leave '
+            '"source" out for a file'
+        ) from error
+    except OSError as error:
+        raise BadRequest(
+            f'Source path "{source}" is not on a btrfs file system: leave "source" out, and the '
+            "pool gets a file of its own"
+        ) from error
+
+
+def _check_device(device: str) -> None:
+    try:
+        found = os.stat(device).st_mode
+    except OSError:
+        found = 0
+    if not stat.S_ISBLK(found):
+        raise BadRequest(f'Source "{device}" is no block device')
+
+
+def _make_file(pool: Pool) -> None:
+    file = Path(pool.config["source"])
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(file, flags, 0o600)
+    except FileExistsError as error:
+        raise BadRequest(
+            f"{file} exists already: remove it if no other installation uses it"
+        ) from error
+    try:
+        try:
+            btrfs.set_no_copy_on_write(descriptor)
+        except OSError:
+            pass  # on other file systems: nothing is copied anyway
+        os.ftruncate(descriptor, parse_size(pool.config["size"]))
+    finally:
+        os.close(descriptor)
+
+
+def _check_file(pool: Pool, file: Path) -> None:
+    if not file.is_file():
+        raise Failed(
+            f'Storage pool "{pool.name}" is not usable: its file {file} is missing: restore it'
+        )
+
+
+def _remove_file(pool: Pool) -> None:
+    Path(pool.config["source"]).unlink(missing_ok=True)
+
+
+def _make_mount_point(path: Path) -> None:
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def _remove_mount_point(path: Path) -> None:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        pass
