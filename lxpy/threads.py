@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -39,3 +40,13 @@ async def in_thread_or_undo(call: Callable[[], _T], undo: Callable[[_T], object]
             await in_thread(undo, results[0])
         raise
     return results[0]
+
+
+@asynccontextmanager
+async def resource(make: Callable[[], _T], close: Callable[[_T], object]) -> AsyncIterator[_T]:
+    """Make something in a thread for the length of a block, and close it in a thread afterwards."""
+    made = await in_thread_or_undo(make, close)
+    try:
+        yield made
+    finally:
+        await in_thread(close, made)

@@ -39,6 +39,12 @@ _INSTANCES = {
     "container_raw_mount": "raw.mount.options (instances.devices.disk)",
     "container_stateless_copy": "copies (services.creation)",
     "container_stop_priority": "boot.stop.priority (instances.boot)",
+    "directory_manipulation": "directories through the files API (services.files)",
+    "file_append": "X-LXD-write (services.files)",
+    "file_delete": "DELETE of files (services.files)",
+    "file_get_symlink": "links are not followed (services.files)",
+    "file_symlinks": "X-LXD-type symlink (services.files)",
+    "instance_file_head": "HEAD of files (services.files)",
     "id_map": "security.idmap.isolated and size (instances.idmaps)",
     "id_map_base": "security.idmap.base (instances.idmaps)",
     "id_map_current": "volatile.idmap.current (services.starting)",
@@ -81,6 +87,8 @@ _SERVER = {
 #: lxpy's own, in names that LXD has not
 _OWN = {
     "lxpy": "environment.lxpy_version (services.environment)",
+    "lxpy_file_tree": "trees of files as tar, application/x-tar (services.trees)",
+    "lxpy_snapshot_files": "/1.0/instances/N/snapshots/S/files (services.files)",
     "lxpy_image_recipes": "protocols images and build, /1.0/lxpy/recipes (services.images)",
 }
 

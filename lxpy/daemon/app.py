@@ -13,6 +13,7 @@ from lxpy.daemon import middleware
 from lxpy.daemon.routes import (
     backups,
     events,
+    files,
     images,
     instances,
     internal,
@@ -44,7 +45,9 @@ from lxpy.services.directories import Directories
 from lxpy.services.disks import Disks
 from lxpy.services.exec import Exec
 from lxpy.services.exports import Exports
+from lxpy.services.files import Files
 from lxpy.services.images import Images
+from lxpy.services.imports import Imports
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
 from lxpy.services.live import Live
@@ -66,6 +69,7 @@ from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
+from lxpy.services.trees import Trees
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
 from lxpy.services.volumes import Volumes
@@ -110,6 +114,8 @@ class Application:
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, registry, lifecycle, self.host
         )
+        self.files = Files(store, locks, pools, runtime, lifecycle)
+        self.starter.on_prepare = self.files.left
         self.views = Views(store.snapshots, runtime, self.power, self.networks)
         self.snapshot_files = SnapshotFiles(store, journal, pools)
         self.snapshots = Snapshots(
@@ -193,6 +199,10 @@ class Application:
         services = instances.Services(
             instances=self.instances,
             creation=creation,
+            imports=Imports(
+                store=self.store, locks=self.locks, journal=self.journal, profiles=self.profiles,
+                pools=self.pools, creation=creation, registry=self.registry,
+            ),
             updates=self.updates,
             power=self.power,
             bulk=Bulk(self.store, self.power, self.views, self.registry),
@@ -205,6 +215,7 @@ class Application:
             instances.routes(services),
             snapshots.routes(self.snapshots),
             backups.routes(self.backups, self.exports),
+            files.routes(self.files, Trees(self.files)),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
             storage.routes(self.pools, volumes),

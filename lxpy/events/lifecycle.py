@@ -21,7 +21,8 @@ _ACTIONS = """
 instance-created instance-deleted instance-renamed instance-updated instance-started
 instance-stopped instance-shutdown instance-restarted instance-paused instance-resumed
 instance-ready instance-restored instance-exec instance-console instance-console-retrieved
-instance-console-reset instance-log-retrieved instance-log-deleted
+instance-console-reset instance-file-retrieved instance-file-pushed instance-file-deleted
+instance-log-retrieved instance-log-deleted
 instance-metadata-retrieved instance-metadata-updated
 instance-snapshot-created instance-snapshot-deleted instance-snapshot-renamed
 instance-snapshot-updated

@@ -1,11 +1,12 @@
-"""Opening files below a directory that somebody else controls. Source: openat2(2)."""
+"""Opening files below a directory that somebody else controls. Source: openat2(2), statfs(2)."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 
-from lxpy.kernel.libc import syscall
+from lxpy.kernel.libc import function, syscall
 
 NO_XDEV = 0x01
 NO_MAGICLINKS = 0x02
@@ -30,3 +31,10 @@ def open_within(root: int, path: str, flags: int, mode: int = 0, *, resolve: int
             if attempt == 7:
                 raise
     raise AssertionError("unreachable")
+
+
+def file_system(fd: int) -> int:
+    """Return the magic number of the file system that `fd` lies on. Raises OSError."""
+    buffer = ctypes.create_string_buffer(256)
+    function("fstatfs", f"descriptor {fd}", fd, buffer)
+    return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class Starter:
         self._disks = disks
         self._networks = networks
         self._host = host
+        #: waits until an instance's files can be mounted
+        self.on_prepare: Callable[[Instance], Awaitable[None]] | None = None
         self._ids = idmaps.read_pool()
         self._templates: dict[tuple[str, int], tuple[metadata.Template, ...]] = {}
 
@@ -76,6 +78,8 @@ class Starter:
         instance cannot start as it is configured.
         """
         await _load_modules(instance)
+        if self.on_prepare is not None:
+            await self.on_prepare(instance)
         instance = await self._settle(instance)
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         volume = volume_of(instance)
