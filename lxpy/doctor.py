@@ -119,6 +119,11 @@ TOOLS = {
         False,
     ),
     "mmdebstrap": ("building Debian and Ubuntu images", "mmdebstrap", False),
+    "mkfs.btrfs": (
+        "storage pools on btrfs; sizes of volumes where there are no project quotas",
+        "btrfs-progs",
+        False,
+    ),
 }
 
 # Kernel settings: file below /proc/sys, the least that carries a hundred instances, what for.
