@@ -99,3 +99,89 @@ def test_the_daemon_keeps_backups(daemon: Daemon, launch: Launch, tmp_path: Path
     daemon.api.post(url, {"name": "last"})
     daemon.delete(name)
     assert not list((daemon.directory / "backups/instances").glob("*/*"))
+
+
+def take_in(daemon: Daemon, archive: Path, name: str = "", pool: str = "") -> dict[str, object]:
+    """Upload an archive as `lxc import` does."""
+    headers = {"Content-Type": "application/octet-stream"}
+    headers |= {key: value for key, value in (("X-LXD-name", name), ("X-LXD-pool", pool)) if value}
+    done = daemon.api.call("POST", "/1.0/instances", archive.read_bytes(), headers)
+    assert isinstance(done, dict)
+    return done
+
+
+LOOK = (
+    "cd /root && find . -exec stat -c '%n %u %g %a %F %h %s' {} + | sort && "
+    "find . -type f | sort | xargs md5sum && readlink link"
+)
+
+
+def test_in_again(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    name = launch(config={"user.mine": "yes", "limits.memory": "100MiB"})
+    daemon.exec(name, "sh", "-c", FILES)
+    snapshot(daemon, name, "s0")
+    daemon.exec(name, "sh", "-c", "echo later >/root/later")
+    expected = daemon.out(name, "sh", "-c", LOOK)
+    archive = export(daemon, name, tmp_path / "a.tar.zst")
+    was = daemon.api.get(f"/1.0/instances/{name}")
+    snap = daemon.api.get(f"/1.0/instances/{name}/snapshots/s0")
+    with pytest.raises(ApiError, match="already exists on target"):
+        take_in(daemon, archive)
+    daemon.delete(name)
+    done = take_in(daemon, archive)
+    assert done["resources"]["instances"] == [f"/1.0/instances/{name}"]  # type: ignore[index]
+    now = daemon.api.get(f"/1.0/instances/{name}")
+    for key in ("config", "devices", "profiles", "created_at", "architecture"):
+        fresh = ("volatile.idmap", "volatile.last_state", "volatile.eth0.host_name")
+        one, other = (
+            {k: v for k, v in each[key].items() if not k.startswith(fresh)}
+            if isinstance(each[key], dict) else each[key]
+            for each in (was, now)
+        )  # fmt: skip
+        assert one == other, key
+    again = daemon.api.get(f"/1.0/instances/{name}/snapshots/s0")
+    assert (again["created_at"], again["profiles"]) == (snap["created_at"], snap["profiles"])
+    change(daemon, name, "start")
+    assert daemon.out(name, "sh", "-c", LOOK) == expected
+    assert daemon.out(name, "cat", "/etc/hostname") == name
+    # Beside its original it gets another name, other ids and addresses.
+    take_in(daemon, archive, "second")
+    second = daemon.api.get("/1.0/instances/second")["config"]
+    for key in ("volatile.uuid", "volatile.eth0.hwaddr", "volatile.idmap.next"):
+        assert second[key] != now["config"][key], key
+    change(daemon, "second", "start")
+    assert daemon.out("second", "cat", "/etc/hostname") == "second"
+    change(daemon, "second", "stop")
+    daemon.api.put("/1.0/instances/second", {"restore": "s0"})
+    change(daemon, "second", "start")
+    assert daemon.exec("second", "test", "-e", "/root/later", check=False).returncode == 1
+    assert daemon.out("second", "stat", "-c", "%u %a %h", "/root/other") == "1000 4755 2"
+    daemon.delete("second")
+
+
+def test_what_is_cut_off_leaves_nothing(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    name = launch(start=False)
+    archive = export(daemon, name, tmp_path / "a.tar", "?compression=none")
+    daemon.delete(name)
+    data = archive.read_bytes()
+    part = tmp_path / "part.tar"
+    for end, text in (
+        (100, "neither plain nor compressed"),
+        (len(data) // 2, "truncated"),
+        (len(data) - 2048, "truncated"),
+    ):
+        part.write_bytes(data[:end])
+        with pytest.raises(ApiError, match=text):
+            take_in(daemon, part)
+    altered = bytearray(data)
+    at = data.index(b"udhcpc")
+    altered[at] ^= 1
+    part.write_bytes(altered)
+    with pytest.raises(ApiError, match="altered or damaged"):
+        take_in(daemon, part)
+    with pytest.raises(ApiError, match="Storage pool not found"):
+        take_in(daemon, archive, "", "nowhere")
+    with pytest.raises(ApiError, match="Invalid instance name"):
+        take_in(daemon, archive, "a/b")
+    assert name not in daemon.instances()
+    take_in(daemon, archive)

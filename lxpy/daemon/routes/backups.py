@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from urllib.parse import quote
 
 import structlog
@@ -11,6 +11,7 @@ from aiohttp import web
 from lxpy.api import backups as api
 from lxpy.daemon import http
 from lxpy.errors import BadRequest, LxpyError
+from lxpy.operations.registry import Operation
 from lxpy.services.backups import Backups
 from lxpy.services.exports import Exports, Wish
 from lxpy.units import is_true
@@ -96,7 +97,26 @@ async def send(request: web.Request, chunks: AsyncIterator[bytes]) -> web.Stream
     return response
 
 
-async def upload(request: web.Request) -> AsyncIterator[bytes]:
+async def receive(
+    request: web.Request, take: Callable[[AsyncIterator[bytes]], Awaitable[Operation]]
+) -> web.Response:
+    """Have a body of any length taken as it comes, and reply with its operation.
+
+    A client hears why its upload was not wanted only when it has sent all of it.
+    """
+    body = upload(request)
+    try:
+        return http.accepted(await take(body))
+    finally:
+        await body.aclose()
+        try:
+            async for _ in upload(request):
+                continue
+        except BadRequest:
+            pass  # it does not listen any more
+
+
+async def upload(request: web.Request) -> AsyncGenerator[bytes, None]:
     """Yield the request's body as it comes. Raises BadRequest when it breaks off."""
     try:
         async for chunk in request.content.iter_chunked(_CHUNK):

@@ -8,11 +8,13 @@ from aiohttp import web
 
 from lxpy.api import instances as api
 from lxpy.daemon import http
+from lxpy.daemon.routes import backups
 from lxpy.errors import BadRequest
 from lxpy.services.bulk import Bulk
 from lxpy.services.console import Consoles
 from lxpy.services.creation import Creation
 from lxpy.services.exec import Exec
+from lxpy.services.imports import Imports, Wish
 from lxpy.services.instances import Instances
 from lxpy.services.logs import Logs
 from lxpy.services.power import Power
@@ -25,6 +27,7 @@ class Services:
 
     instances: Instances
     creation: Creation
+    imports: Imports
     updates: Updates
     power: Power
     bulk: Bulk
@@ -57,12 +60,18 @@ class Handlers:
     async def create(self, request: web.Request) -> web.Response:
         """Create an instance."""
         if request.headers.get("Content-Type", "").startswith("application/octet-stream"):
-            raise BadRequest("Importing a backup is not in this version of lxpy")
+            return await self._import(request)
         if request.query.get("target"):
             raise BadRequest("Target only allowed when clustered")
         wish = await http.body(request, api.InstancesPost)
         operation = await self._services.creation.create(http.project(request), wish)
         return http.accepted(operation)
+
+    async def _import(self, request: web.Request) -> web.Response:
+        headers = request.headers
+        wish = Wish(headers.get("X-LXD-name", ""), headers.get("X-LXD-pool", ""))
+        project, imports = http.project(request), self._services.imports
+        return await backups.receive(request, lambda body: imports.receive(project, body, wish))
 
     async def change_all(self, request: web.Request) -> web.Response:
         """Start or stop all instances of a project."""
