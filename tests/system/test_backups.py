@@ -111,7 +111,7 @@ def take_in(daemon: Daemon, archive: Path, name: str = "", pool: str = "") -> di
 
 
 LOOK = (
-    "cd /root && find . -exec stat -c '%n %u %g %a %F %h %s' {} + | sort && "
+    "cd /root && find . ! -type d -exec stat -c '%n %u %g %a %F %h %s' {} + | sort && "
     "find . -type f | sort | xargs md5sum && readlink link"
 )
 
