@@ -30,6 +30,11 @@ _INSTANCES = {
     "container_exec_recording": "record-output (services.exec)",
     "container_exec_signal_handling": "signals on the control socket (services.exec)",
     "container_exec_user_group_cwd": "user, group, cwd (services.exec)",
+    "backup_compression": "backups.compression_algorithm (services.backups)",
+    "backup_compression_algorithm": "compression_algorithm of backups (services.backups)",
+    "backup_override_name": "X-LXD-name of imports (services.imports)",
+    "container_backup": "backups, exports, imports (services.backups, services.imports)",
+    "container_backup_override_pool": "X-LXD-pool of imports (services.imports)",
     "container_cpu_time": "cpu.usage of the state (services.views)",
     "container_disk_shift": "shift of disks (instances.devices.disk)",
     "container_host_shutdown_timeout": "boot.host_shutdown_timeout (services.startup)",
@@ -54,6 +59,7 @@ _INSTANCES = {
     "unix_device_rename": "source of unix-char and unix-block (instances.devices.unix)",
 }
 _IMAGES = {
+    "image_compression_algorithm": "compression_algorithm of publish (services.publish)",
     "image_create_aliases": "aliases of POST (services.images)",
     "image_profiles": "profiles of images (services.images)",
     "image_types": "type of images (services.images)",
@@ -89,6 +95,7 @@ _OWN = {
     "lxpy": "environment.lxpy_version (services.environment)",
     "lxpy_file_tree": "trees of files as tar, application/x-tar (services.trees)",
     "lxpy_snapshot_files": "/1.0/instances/N/snapshots/S/files (services.files)",
+    "lxpy_export_stream": "GET export, imports as they come (services.exports, services.imports)",
     "lxpy_image_recipes": "protocols images and build, /1.0/lxpy/recipes (services.images)",
 }
 

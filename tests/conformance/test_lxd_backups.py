@@ -1,0 +1,115 @@
+"""Backups go from us to a real LXD and back: what comes back is what went."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.conftest import Lxc
+from tests.support import processes
+from tests.support.daemon import Daemon
+
+PRESEED = """
+storage_pools:
+- {name: default, driver: dir}
+profiles:
+- name: default
+  devices:
+    root: {type: disk, path: /, pool: default}
+"""
+FILES = (
+    "cd /root; echo mine >file; ln file other; chown 1000:1000 file; chmod 4755 file; mkfifo pipe; "
+    "ln -s /etc/passwd link; dd if=/dev/urandom of=data bs=1k count=300 2>/dev/null; "
+    "truncate -s 50M sparse; mkdir -p a/b; echo deep >a/b/c"
+)
+LOOK = (
+    "cd /root && find . ! -type d -exec stat -c '%n %u %g %a %F %h %s %Y' {} + | sort && "
+    "find . -type f | sort | xargs md5sum && readlink link"
+)
+
+
+@pytest.fixture(scope="module")
+def lxd(work_directory: Path) -> Iterator[Lxc]:
+    """A real LXD of its own, and its client."""
+    if os.environ.get("LXD_CONFORMANCE_DIR"):
+        pytest.skip("is about us and LXD")
+    if os.geteuid() != 0 or not shutil.which("lxd") or not shutil.which("lxc"):
+        pytest.skip("needs root and LXD itself (packages lxd, lxd-client)")
+    directory, conf = work_directory / "lxd", work_directory / "lxd.conf"
+    directory.mkdir(mode=0o711)
+    conf.mkdir()
+    lxc = Lxc(directory, conf)
+    log = (work_directory / "lxd.log").open("wb")
+    daemon = subprocess.Popen(
+        ["lxd", "--group", "root"], env=lxc.environment, stdout=log, stderr=log,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for command, text in ((["lxd", "waitready", "--timeout=60"], ""),
+                              (["lxd", "init", "--preseed"], PRESEED)):  # fmt: skip
+            subprocess.run(command, env=lxc.environment, input=text, text=True, check=True)
+        yield lxc
+    finally:
+        subprocess.run(["lxd", "shutdown", "--timeout=20"], env=lxc.environment, check=False)
+        if daemon.poll() is None:
+            daemon.terminate()
+        daemon.wait(30)
+        log.close()
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        for target in reversed([line.split()[4] for line in mounts]):
+            if Path(target).is_relative_to(directory):
+                subprocess.run(["umount", "--lazy", target], check=False)
+
+
+@pytest.fixture
+def original(shared_daemon: Daemon, image: str) -> Iterator[str]:
+    """An instance of ours with files of all kinds, and a snapshot from before the last of them."""
+    daemon, name = shared_daemon, "traveller"
+    daemon.lxpy("launch", image, name)
+    daemon.exec(name, "sh", "-c", FILES)
+    daemon.api.post(f"/1.0/instances/{name}/snapshots", {"name": "before"})
+    daemon.exec(name, "sh", "-c", "echo later >/root/later; rm /root/a/b/c")
+    yield name
+    daemon.delete(name)
+
+
+@pytest.mark.parametrize("how", ["backup", "stream"])
+def test_to_lxd_and_back(
+    shared_daemon: Daemon, lxc: Lxc, lxd: Lxc, original: str, tmp_path: Path, how: str
+) -> None:
+    daemon, there, back = shared_daemon, tmp_path / "there.tar.zst", tmp_path / "back.tar.gz"
+    expected = daemon.out(original, "sh", "-c", LOOK)
+    if how == "backup":
+        lxc("export", original, there)
+    else:
+        status, _, data = daemon.api.raw("GET", f"/1.0/instances/{original}/export")
+        assert status == 200
+        there.write_bytes(data)
+    lxd("import", there)
+    try:
+        snapshots = lxd.query(f"/1.0/instances/{original}/snapshots?recursion=1")
+        assert [each["name"] for each in snapshots] == ["before"]
+        rootfs = lxd.directory / "storage-pools/default/containers" / original / "rootfs/root"
+        assert (rootfs / "later").read_text() == "later\n"
+        assert (rootfs / "sparse").stat().st_blocks == 0
+        assert (rootfs / "file").stat().st_mode & 0o7777 == 0o4755
+        lxd("export", original, back)
+    finally:
+        lxd("delete", original)
+    lxc("import", back, "returned")
+    try:
+        lxc("start", "returned")
+        processes.wait_until(lambda: lxc.status("returned") == "RUNNING", 10, "it runs")
+        assert daemon.out("returned", "sh", "-c", LOOK) == expected
+        lxc("restore", "returned", "before")
+        time.sleep(0.1)
+        assert daemon.out("returned", "cat", "/root/a/b/c") == "deep"
+        assert daemon.exec("returned", "test", "-e", "/root/later", check=False).returncode == 1
+    finally:
+        lxc("delete", "--force", "returned")
