@@ -26,11 +26,11 @@ profiles:
 FILES = (
     "cd /root; echo mine >file; ln file other; chown 1000:1000 file; chmod 4755 file; mkfifo pipe; "
     "ln -s /etc/passwd link; dd if=/dev/urandom of=data bs=1k count=300 2>/dev/null; "
-    "truncate -s 50M sparse; mkdir -p a/b; echo deep >a/b/c"
+    "truncate -s 50M sparse; mkdir -p a/b; echo deep >a/b/c; touch -d '2020-02-02 02:02:02' data"
 )
 LOOK = (
-    "cd /root && find . ! -type d -exec stat -c '%n %u %g %a %F %h %s %Y' {} + | sort && "
-    "find . -type f | sort | xargs md5sum && readlink link"
+    "cd /root && find . ! -type d -exec stat -c '%n %u %g %a %F %h %s' {} + | sort && "
+    "find . -type f | sort | xargs md5sum && readlink link && stat -c %Y data"
 )
 
 
