@@ -62,9 +62,11 @@ class Restoring:
                 "version of lxpy"
             )
 
+        wanted = snapshot.removeprefix(f"{name}/")  # lxc writes "INSTANCE/SNAPSHOT"
+
         async def work(_: Operation) -> None:
             async with self._locks.hold("instance", project, name):
-                await self._restore(self._store.get(project, name), snapshot)
+                await self.apply(self._store.get(project, name), wanted)
 
         return self._registry.spawn(
             "Restoring snapshot",
@@ -73,7 +75,8 @@ class Restoring:
             resources={"instances": [f"/1.0/instances/{name}"]},
         )
 
-    async def _restore(self, instance: Instance, name: str) -> None:
+    async def apply(self, instance: Instance, name: str) -> None:
+        """Restore a snapshot, the instance's lock held. Raises LxpyError with nothing changed."""
         found = self._store.snapshots.find(instance.id, name)
         if found is None:
             raise NotFound(f"Snapshot {instance.name}/{name} does not exist")
