@@ -58,6 +58,14 @@ _INSTANCES = {
     "linux_sysctl": "linux.sysctl.* (instances.spec)",
     "unix_device_rename": "source of unix-char and unix-block (instances.devices.unix)",
 }
+_SNAPSHOTS = {
+    "container_incremental_copy": "refresh of copies (services.copies)",
+    "container_only_migration": "instance_only of copies (services.copies)",
+    "snapshot_expiry": "expires_at, snapshots.expiry (services.snapshots)",
+    "snapshot_expiry_creation": "expires_at of POST (services.snapshots)",
+    "snapshot_schedule_aliases": "@daily and others (instances.snapshots)",
+    "snapshot_scheduling": "snapshots.schedule (services.schedule)",
+}
 _IMAGES = {
     "image_compression_algorithm": "compression_algorithm of publish (services.publish)",
     "image_create_aliases": "aliases of POST (services.images)",
@@ -96,6 +104,8 @@ _OWN = {
     "lxpy_file_tree": "trees of files as tar, application/x-tar (services.trees)",
     "lxpy_snapshot_files": "/1.0/instances/N/snapshots/S/files (services.files)",
     "lxpy_export_stream": "GET export, imports as they come (services.exports, services.imports)",
+    "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",
+    "lxpy_snapshot_keep": "snapshots.keep, lxpy.frozen_ms and .scheduled (services.schedule)",
     "lxpy_image_recipes": "protocols images and build, /1.0/lxpy/recipes (services.images)",
 }
 
@@ -104,6 +114,7 @@ EXTENSIONS: dict[str, str] = {
     **_LISTS,
     **_EVENTS,
     **_INSTANCES,
+    **_SNAPSHOTS,
     **_IMAGES,
     **_NETWORKS_AND_STORAGE,
     **_SERVER,

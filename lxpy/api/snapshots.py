@@ -77,9 +77,10 @@ class Snapshot(Struct, kw_only=True):
 class Change(Struct, kw_only=True):
     """A path that differs between two snapshots.
 
-    `what` is "added", "removed" or "modified"; `type` "file", "directory", "symlink" ...; `how`
-    names what of a modified one differs: "content", "mode", "owner", "type", "target", "device".
-    Of names, what is not printable is written as `\\xNN`, a backslash as two.
+    `what` is "added", "removed" or "modified"; `type` is "file", "directory", "symlink",
+    "char-device", "block-device", "fifo" or "socket"; `how` says what of a modified one differs:
+    "type", "mode", "owner", "size", "mtime", "target", "device". What is not printable in a name
+    is written as `\\xNN`, a backslash as two.
     """
 
     path: str

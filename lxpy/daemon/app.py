@@ -41,6 +41,7 @@ from lxpy.services.bulk import Bulk
 from lxpy.services.console import Consoles
 from lxpy.services.copies import Copies
 from lxpy.services.creation import Creation
+from lxpy.services.differences import Differences
 from lxpy.services.directories import Directories
 from lxpy.services.disks import Disks
 from lxpy.services.exec import Exec
@@ -200,8 +201,13 @@ class Application:
             instances=self.instances,
             creation=creation,
             imports=Imports(
-                store=self.store, locks=self.locks, journal=self.journal, profiles=self.profiles,
-                pools=self.pools, creation=creation, registry=self.registry,
+                store=self.store,
+                locks=self.locks,
+                journal=self.journal,
+                profiles=self.profiles,
+                pools=self.pools,
+                creation=creation,
+                registry=self.registry,
             ),
             updates=self.updates,
             power=self.power,
@@ -213,7 +219,7 @@ class Application:
         volumes = Volumes(self.db, self.pools, self.store, self.locks, self.lifecycle)
         for routes in (
             instances.routes(services),
-            snapshots.routes(self.snapshots),
+            snapshots.routes(self.snapshots, Differences(self.snapshots, self.pools)),
             backups.routes(self.backups, self.exports),
             files.routes(self.files, Trees(self.files)),
             images.routes(self.images, self._publish()),

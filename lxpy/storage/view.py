@@ -37,6 +37,18 @@ def open_tree(rootfs: Rootfs, *, writable: bool = False) -> int:
     return fd
 
 
+def beside(rootfs: Rootfs) -> Rootfs:
+    """Return a volume's files for reading while somebody else writes them, or is about to.
+
+    The layer that is written to becomes the topmost of those that are read: overlayfs lets only
+    one mount have it for writing. What is changed meanwhile may be seen or not; of a file of the
+    image with several names, only the one it was written by shows the change.
+    """
+    if isinstance(rootfs, Layers) and rootfs.root is not None:
+        return Layers((f"{rootfs.root}/upper", *rootfs.lower), None)
+    return rootfs
+
+
 @contextmanager
 def opened(rootfs: Rootfs, *, writable: bool = False) -> Iterator[int]:
     """Open the files for the length of a block; see `open_tree`."""

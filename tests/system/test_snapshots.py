@@ -322,3 +322,45 @@ def test_schedules(daemon: Daemon, launch: Launch) -> None:
     assert on_disk(daemon, name) == sorted(left)
     processes.wait_until(lambda: snapshots(daemon, stopped_too) == ["snap0"], 10)
     assert snapshots(daemon, stopped) == []
+
+
+def test_differences(daemon: Daemon, launch: Launch) -> None:
+    api, name = daemon.api, launch()
+    daemon.exec(name, "sh", "-c", "mkdir /root/d; echo 1 > /root/d/kept; echo 1 > /root/changed")
+    take(daemon, name, "s1")
+    assert changes(daemon, name, "s1", "s1") == {}
+    script = "rm -r /root/d; echo long > /root/changed; printf x > \"/root/$(printf 'a\\033b')\""
+    daemon.exec(name, "sh", "-c", script)
+    take(daemon, name, "s2")
+    daemon.exec(name, "sh", "-c", "chmod 600 /etc/passwd; ln -s x /root/link")
+    wanted = {
+        "/root/a\\x1bb": "added file",
+        "/root/changed": "modified file size,mtime",
+        "/root/d": "removed directory",
+        "/root/d/kept": "removed file",
+    }
+    assert below_root(changes(daemon, name, "s1", "s2")) == wanted
+    running = changes(daemon, name, "s1", "")
+    assert below_root(running) == wanted | {"/root/link": "added symlink"}
+    assert running["/etc/passwd"] == "modified file mode"
+    assert below_root(changes(daemon, name, "s2", "s1"))["/root/d"] == "added directory"
+    change(daemon, name, "stop")
+    assert changes(daemon, name, "s1", "") == running
+    found = api.get(f"/1.0/instances/{name}/snapshots/s1/diff?to=s2")
+    assert (found["base"], found["to"], found["truncated"]) == ("s1", "s2", False)
+    assert found["removed"] == 2
+    for query in ("none/diff", "s1/diff?to=none"):
+        with pytest.raises(ApiError, match="404: .*InstanceSnapshot not found"):
+            api.get(f"/1.0/instances/{name}/snapshots/{query}")
+
+
+def changes(daemon: Daemon, name: str, base: str, to: str) -> dict[str, str]:
+    found = daemon.api.get(f"/1.0/instances/{name}/snapshots/{base}/diff?to={to}")["changes"]
+    return {
+        each["path"]: f"{each['what']} {each['type']} {','.join(each['how'])}".strip()
+        for each in found
+    }
+
+
+def below_root(found: dict[str, str]) -> dict[str, str]:
+    return {path: text for path, text in found.items() if path.startswith("/root/")}

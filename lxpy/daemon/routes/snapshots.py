@@ -9,14 +9,16 @@ from aiohttp import web
 
 from lxpy.api import snapshots as api
 from lxpy.daemon import http
+from lxpy.services.differences import Differences
 from lxpy.services.snapshots import Snapshots
 
 
 class Handlers:
     """The handlers below one of the two paths."""
 
-    def __init__(self, snapshots: Snapshots, path: str) -> None:
+    def __init__(self, snapshots: Snapshots, differences: Differences, path: str) -> None:
         self._snapshots = snapshots
+        self._differences = differences
         self._path = path
 
     async def list(self, request: web.Request) -> web.Response:
@@ -57,6 +59,11 @@ class Handlers:
         """Delete a snapshot."""
         return http.accepted(self._snapshots.delete(*_place(request)))
 
+    async def diff(self, request: web.Request) -> web.Response:
+        """Reply with what is different in another snapshot, or in the instance as it is."""
+        to = request.query.get("to") or ""
+        return http.sync(await self._differences.compare(*_place(request), to))
+
 
 def _place(request: web.Request) -> tuple[str, str, str]:
     """Return project, instance and snapshot."""
@@ -64,11 +71,11 @@ def _place(request: web.Request) -> tuple[str, str, str]:
     return http.project(request), name, snapshot
 
 
-def routes(snapshots: Snapshots) -> list[web.RouteDef]:
+def routes(snapshots: Snapshots, differences: Differences) -> list[web.RouteDef]:
     """Return the routes of snapshots."""
     found: list[web.RouteDef] = []
     for path in ("/1.0/instances", "/1.0/containers"):
-        handlers = Handlers(snapshots, path)
+        handlers = Handlers(snapshots, differences, path)
         every = path + "/{name}/snapshots"
         one = every + "/{snapshot}"
         found += [
@@ -79,5 +86,6 @@ def routes(snapshots: Snapshots) -> list[web.RouteDef]:
             web.patch(one, handlers.patch),
             web.post(one, handlers.rename),
             web.delete(one, handlers.delete),
+            web.get(f"{one}/diff", handlers.diff),
         ]
     return found
