@@ -28,12 +28,15 @@ def ours(module: str) -> tuple[str, ...]:
     return sys.executable, "-I", "-S", "-c", _PROGRAM.format(module), _PACKAGE_ROOT
 
 
-async def start(command: Sequence[str], **options: Any) -> Process:
-    """Start a program; its complaints come on a pipe. Raises MissingTool."""
+async def start(command: Sequence[str], *, limit: int = LINE_BYTES, **options: Any) -> Process:
+    """Start a program; its complaints come on a pipe. Raises MissingTool.
+
+    Up to twice `limit` bytes of its output are kept in memory.
+    """
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         return await asyncio.create_subprocess_exec(
-            *command, stderr=PIPE, env=environment, limit=LINE_BYTES, **options
+            *command, stderr=PIPE, env=environment, limit=limit, **options
         )
     except FileNotFoundError as error:
         package = next((c.package for c in BY_NAME.values() if command[0] in c.compress), "")

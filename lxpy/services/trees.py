@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import asdict
 
+from lxpy.backups import programs
 from lxpy.errors import BadRequest, Conflict, Failed, LxpyError, NotFound, Unavailable
 from lxpy.runtime.guestfiles import GuestFiles
 from lxpy.services.files import STALL_S, Files, Target
+from lxpy.services.treejob import Job
 
-# -I -S: no site-packages, no user settings; the program needs this package's directory alone.
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from lxpy.services.treeprogram import main; main()"
-)
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+_PACK, _UNPACK = "lxpy.services.treepack", "lxpy.services.treeunpack"
 _BLOCK = 1 << 18
 _ERRORS: dict[str, type[LxpyError]] = {
     each.__name__: each for each in (BadRequest, Conflict, Failed, NotFound)
@@ -40,7 +36,7 @@ class Trees:
         """
         async with (
             self._files.opened(target) as files,
-            _program("pack", files, target.path, stdin=DEVNULL, stdout=PIPE) as process,
+            _program(_PACK, files, target.path, stdin=DEVNULL, stdout=PIPE) as process,
         ):
             yield _output(process)
         self._files.tell("instance-file-retrieved", target)
@@ -53,7 +49,7 @@ class Trees:
         """
         async with (
             self._files.opened(target, writable=True) as files,
-            _program("unpack", files, target.path, stdin=PIPE, stdout=DEVNULL) as process,
+            _program(_UNPACK, files, target.path, stdin=PIPE, stdout=DEVNULL) as process,
         ):
             await _feed(process, chunks)
             await _succeeded(process)
@@ -62,22 +58,17 @@ class Trees:
 
 @asynccontextmanager
 async def _program(
-    verb: str, files: GuestFiles, path: str, *, stdin: int, stdout: int
+    module: str, files: GuestFiles, path: str, *, stdin: int, stdout: int
 ) -> AsyncIterator[Process]:
-    job = {
-        "verb": verb, "root": files.root, "path": path,
-        "uids": files.owners.uids, "gids": files.owners.gids,
-    }  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-c", _PROGRAM, _PACKAGE_ROOT, json.dumps(job),
-        stdin=stdin, stdout=stdout, stderr=PIPE, pass_fds=(files.root,), limit=_BLOCK,
-    )  # fmt: skip
+    job = Job(files.root, path, list(files.owners.uids), list(files.owners.gids))
+    command = (*programs.ours(module), json.dumps(asdict(job)))
+    process = await programs.start(
+        command, stdin=stdin, stdout=stdout, pass_fds=(files.root,), limit=_BLOCK
+    )
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await programs.end(process)
 
 
 async def _output(process: Process) -> AsyncIterator[bytes]:
