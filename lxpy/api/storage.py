@@ -114,3 +114,41 @@ class Volume(Struct, kw_only=True):
     content_type: str = "filesystem"
     location: str = "none"
     project: str = "default"
+
+
+class VolumeSnapshotPut(Struct, kw_only=True):
+    """The writable part of a snapshot of a volume."""
+
+    description: str = ""
+    expires_at: datetime | None = None
+
+
+class VolumeSnapshotsPost(VolumeSnapshotPut, kw_only=True):
+    """A new snapshot; without `expires_at` the volume's config says when it ends."""
+
+    name: str = ""
+
+
+class VolumeSnapshotPatch(Struct, kw_only=True):
+    """A change: what is missing stays."""
+
+    description: str | UnsetType = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+
+
+class VolumeSnapshotPost(Struct, kw_only=True):
+    """A new name, or a migration."""
+
+    name: str = ""
+    migration: bool = False
+
+
+class VolumeSnapshot(Struct, kw_only=True):
+    """A snapshot of a custom volume."""
+
+    name: str
+    description: str
+    config: Config
+    content_type: str
+    created_at: datetime
+    expires_at: datetime

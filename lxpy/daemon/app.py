@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -60,6 +61,7 @@ from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.publish import Publish
+from lxpy.services.quiet import Pause
 from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
@@ -73,6 +75,12 @@ from lxpy.services.store import InstanceStore
 from lxpy.services.trees import Trees
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
+from lxpy.services.volume_copies import VolumeCopies
+from lxpy.services.volume_files import VolumeFiles
+from lxpy.services.volume_imports import VolumeImports
+from lxpy.services.volume_schedule import VolumeSchedule
+from lxpy.services.volume_snapshots import VolumeSnapshots
+from lxpy.services.volume_users import VolumeUsers
 from lxpy.services.volumes import Volumes
 from lxpy.threads import in_thread
 
@@ -125,6 +133,11 @@ class Application:
         )  # fmt: skip
         self.minutely = Minutely()
         self.minutely.add(Schedule(store, self.snapshots, self.power, registry).minutely)
+        self.volume_files = VolumeFiles(self.db, pools, journal)
+        self.volumes = self._volumes()
+        self.minutely.add(
+            VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely
+        )
         self.restoring = Restoring(
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
             power=self.power, registry=registry, lifecycle=lifecycle,
@@ -150,7 +163,11 @@ class Application:
         self.startup = Startup(
             store=store, journal=journal, pools=pools, instances=self.instances,
             power=self.power, starter=self.starter, runtime=runtime,
-            handlers={**self.snapshot_files.handlers(), "restore": self.restoring.finish},
+            handlers={
+                **self.snapshot_files.handlers(),
+                **self.volume_files.handlers(),
+                "restore": self.restoring.finish,
+            },
         )  # fmt: skip
 
     def _images(self) -> Images:
@@ -160,6 +177,31 @@ class Application:
         return Images(
             self.db, store, self.pools.storage, self.settings, self.registry, self.lifecycle,
             self.directories.cache,
+        )  # fmt: skip
+
+    def _volumes(self) -> storage.Services:
+        pause = partial(Pause, self.runtime, self.power)
+        users = VolumeUsers(self.pools, self.store, self.locks, pause)
+        volumes = Volumes(
+            db=self.db, pools=self.pools, store=self.store, locks=self.locks,
+            files=self.volume_files, users=users, disks=self.disks, lifecycle=self.lifecycle,
+        )  # fmt: skip
+        return storage.Services(
+            volumes=volumes,
+            snapshots=VolumeSnapshots(
+                db=self.db, pools=self.pools, locks=self.locks, journal=self.journal,
+                files=self.volume_files, users=users, disks=self.disks, registry=self.registry,
+                lifecycle=self.lifecycle,
+            ),
+            copies=VolumeCopies(
+                db=self.db, pools=self.pools, journal=self.journal, files=self.volume_files,
+                users=users, disks=self.disks, volumes=volumes, registry=self.registry,
+                lifecycle=self.lifecycle,
+            ),
+            imports=VolumeImports(
+                pools=self.pools, locks=self.locks, files=self.volume_files, volumes=volumes,
+                registry=self.registry, lifecycle=self.lifecycle,
+            ),
         )  # fmt: skip
 
     def _updates(self) -> Updates:
@@ -216,7 +258,6 @@ class Application:
             consoles=consoles,
             logs=Logs(self.directories, self.store, self.lifecycle),
         )
-        volumes = Volumes(self.db, self.pools, self.store, self.locks, self.lifecycle)
         for routes in (
             instances.routes(services),
             snapshots.routes(self.snapshots, Differences(self.snapshots, self.pools)),
@@ -224,7 +265,7 @@ class Application:
             files.routes(self.files, Trees(self.files)),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
-            storage.routes(self.pools, volumes),
+            storage.routes(self.pools, self.volumes),
             profiles.routes(self.profiles),
             server.routes(self.server),
             operations.routes(self.registry, self.lifecycle),

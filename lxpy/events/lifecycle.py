@@ -36,6 +36,9 @@ project-created project-deleted project-renamed project-updated
 network-created network-deleted network-renamed network-updated
 storage-pool-created storage-pool-deleted storage-pool-updated
 storage-volume-created storage-volume-deleted storage-volume-renamed storage-volume-updated
+storage-volume-restored
+storage-volume-snapshot-created storage-volume-snapshot-deleted storage-volume-snapshot-renamed
+storage-volume-snapshot-updated
 config-updated operation-cancelled
 """
 ACTIONS = frozenset(_ACTIONS.split())

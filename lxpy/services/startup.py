@@ -62,7 +62,8 @@ class Startup:
     async def recover(self) -> None:
         """Finish or undo what a former daemon was in the middle of."""
         for intent in await self._journal.unfinished():
-            self._paused.add(intent.data.get("paused", ""))
+            paused = intent.data.get("paused", [])
+            self._paused.update([paused] if isinstance(paused, str) else paused)
             handler = self._handlers.get(intent.kind)
             if handler is None:
                 continue  # another service's

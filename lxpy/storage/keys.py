@@ -14,6 +14,7 @@ from lxpy.keys import (
     BOOL,
     CRON,
     EXPIRY,
+    KEEP,
     SIZE,
     STRING,
     ConfigKey,
@@ -65,10 +66,21 @@ _DIR_POOL = table(
 )
 _VOLUME_TABLE = table(
     (
-        ConfigKey("security.shifted", BOOL, "false", description="Instances share it"),
+        ConfigKey(
+            "security.shared", BOOL, "false", description="Several instances write to this disk"
+        ),
+        ConfigKey(
+            "security.shifted",
+            BOOL,
+            "false",
+            description="Instances share it (all volumes are: their ids are those of instances)",
+        ),
         ConfigKey("security.unmapped", BOOL, "false", description="Ids are the host's"),
         ConfigKey("size", SIZE, description="Quota"),
         ConfigKey("snapshots.expiry", EXPIRY, description="When snapshots are deleted"),
+        ConfigKey(
+            "snapshots.keep", KEEP, description="How many scheduled snapshots stay: 7 or daily=7"
+        ),
         ConfigKey(
             "snapshots.pattern",
             matching(r"[^/]*", 'a name without "/", such as "snap%d"'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
 
@@ -12,9 +13,24 @@ from lxpy.daemon import http
 from lxpy.errors import NotSupported
 from lxpy.events.lifecycle import url
 from lxpy.services.storage import Pools
-from lxpy.services.volumes import Place, Volumes
+from lxpy.services.volume_copies import VolumeCopies
+from lxpy.services.volume_imports import VolumeImports
+from lxpy.services.volume_places import Place
+from lxpy.services.volume_snapshots import VolumeSnapshots
+from lxpy.services.volumes import Volumes
 
 _PATH = "/1.0/storage-pools"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Services:
+    """What works on volumes."""
+
+    volumes: Volumes
+    snapshots: VolumeSnapshots
+    copies: VolumeCopies
+    imports: VolumeImports
 
 
 class Handlers:
@@ -61,71 +77,138 @@ class Handlers:
         """Reply with how full a pool is."""
         return http.sync(await self._service.resources(http.segment(request, "pool")))
 
+    async def buckets(self, request: web.Request) -> web.Response:
+        """Refuse: no driver has buckets."""
+        found, _ = await self._service.get(http.segment(request, "pool"))
+        raise NotSupported(
+            f'Storage pool "{found.name}" of driver "{found.driver}" does not support buckets: run '
+            "an S3 server in an instance, with a custom volume for its objects"
+        )
+
 
 class VolumeHandlers:
     """The handlers of what is in a pool."""
 
-    def __init__(self, service: Volumes) -> None:
-        self._service = service
+    def __init__(self, services: Services) -> None:
+        self._volumes = services.volumes
+        self._copies = services.copies
+        self._imports = services.imports
 
     async def list(self, request: web.Request) -> web.Response:
-        """Reply with the volumes of a pool, or those of one type."""
+        """Reply with the volumes of a pool, or those of one type; snapshots are among them."""
         pool = http.segment(request, "pool")
         kind = request.match_info.get("type")
-        found = http.chosen(request, await self._service.list(pool, http.project_or_all(request)))
+        found = http.chosen(request, await self._volumes.list(pool, http.project_or_all(request)))
         chosen = [each for each in found if kind in (None, each.type)]
         if http.recursion(request):
             return http.sync(chosen)
-        base = f"{_PATH}/{quote(pool)}/volumes"
-        return http.sync([url(f"{base}/{each.type}/{each.name}", each.project) for each in chosen])
+        return http.sync([_url(pool, each) for each in chosen])
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a custom volume; unlike other objects, LXD does not say where it is."""
+        pool, project = http.segment(request, "pool"), http.project(request)
         if request.headers.get("Content-Type") == "application/octet-stream":
-            raise NotSupported("Importing storage volumes is not in this version of lxpy")
+            return await self._receive(request)
         wish = await http.body(request, api.VolumesPost)
         wish.type = request.match_info.get("type", wish.type)
-        await self._service.create(http.segment(request, "pool"), http.project(request), wish)
+        if wish.source is not None and wish.source.type not in ("", "none"):
+            return http.accepted(await self._copies.copy(pool, project, wish))
+        await self._volumes.create(pool, project, wish)
         return http.empty()
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        pool, project = http.segment(request, "pool"), http.project(request)
+        kind, name = request.headers.get("X-LXD-type", ""), request.headers.get("X-LXD-name", "")
+        if kind != "iso":
+            raise NotSupported(
+                "Importing backups of storage volumes is not in this version of lxpy"
+            )
+        operation = await self._imports.iso(
+            pool, project, name, request.content.iter_chunked(_CHUNK), request.content_length
+        )
+        return http.accepted(operation)
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one volume."""
-        found, writable = await self._service.get(_place(request))
+        found, writable = await self._volumes.get(_place(request))
         return http.sync(found, etag_of=writable)
 
     async def put(self, request: web.Request) -> web.Response:
-        """Replace a volume's writable part."""
+        """Replace a volume's writable part, or restore a snapshot."""
         wish = await http.body(request, api.VolumePut)
-        await self._service.put(_place(request), wish, partial(http.check_match, request))
+        await self._volumes.put(_place(request), wish, partial(http.check_match, request))
         return http.empty()
 
     async def patch(self, request: web.Request) -> web.Response:
         """Change what is given."""
         wish = await http.body(request, api.VolumePatch)
-        await self._service.patch(_place(request), wish, partial(http.check_match, request))
+        await self._volumes.patch(_place(request), wish, partial(http.check_match, request))
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
-        """Rename a volume."""
+        """Rename a volume, or move it to another pool."""
         wish = await http.body(request, api.VolumePost)
         place = _place(request)
-        await self._service.rename(place, wish)
+        elsewhere = wish.pool not in ("", place.pool) or wish.project not in ("", place.project)
+        if wish.migration or elsewhere:
+            return http.accepted(await self._copies.move(place, wish))
+        await self._volumes.rename(place, wish)
         base = f"{_PATH}/{quote(place.pool)}/volumes/{place.kind}"
         return http.created(f"{base}/{quote(wish.name)}", place.project)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a volume."""
-        await self._service.delete(_place(request))
+        await self._volumes.delete(_place(request))
         return http.empty()
 
     async def state(self, request: web.Request) -> web.Response:
         """Reply with how much a volume takes."""
-        return http.sync({"usage": await self._service.usage(_place(request))})
+        return http.sync({"usage": await self._volumes.usage(_place(request))})
 
-    async def snapshots(self, request: web.Request) -> web.Response:
-        """Reply with a volume's snapshots: this version makes none."""
-        await self._service.get(_place(request))
-        return http.sync([])
+
+class SnapshotHandlers:
+    """The handlers of snapshots of volumes."""
+
+    def __init__(self, snapshots: VolumeSnapshots) -> None:
+        self._snapshots = snapshots
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Reply with URLs or objects."""
+        place = _place(request)
+        return http.listing(request, f"{place.path}/snapshots", await self._snapshots.list(place))
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make a snapshot."""
+        wish = await http.body(request, api.VolumeSnapshotsPost)
+        return http.accepted(await self._snapshots.create(_place(request), wish))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Reply with one snapshot."""
+        found, writable = await self._snapshots.get(*_snapshot(request))
+        return http.sync(found, etag_of=writable)
+
+    async def put(self, request: web.Request) -> web.Response:
+        """Replace a snapshot's writable part."""
+        wish = await http.body(request, api.VolumeSnapshotPut)
+        check = partial(http.check_match, request)
+        await self._snapshots.put(*_snapshot(request), wish, check)
+        return http.empty()
+
+    async def patch(self, request: web.Request) -> web.Response:
+        """Change what is given."""
+        wish = await http.body(request, api.VolumeSnapshotPatch)
+        check = partial(http.check_match, request)
+        await self._snapshots.patch(*_snapshot(request), wish, check)
+        return http.empty()
+
+    async def rename(self, request: web.Request) -> web.Response:
+        """Rename a snapshot."""
+        wish = await http.body(request, api.VolumeSnapshotPost)
+        return http.accepted(await self._snapshots.rename(*_snapshot(request), wish))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Delete a snapshot."""
+        return http.accepted(await self._snapshots.delete(*_snapshot(request)))
 
 
 def _place(request: web.Request) -> Place:
@@ -134,12 +217,21 @@ def _place(request: web.Request) -> Place:
     return Place(pool, kind, name, http.project(request))
 
 
-def routes(pools: Pools, volumes: Volumes) -> list[web.RouteDef]:
+def _snapshot(request: web.Request) -> tuple[Place, str]:
+    """Return the snapshot that a request is about."""
+    return _place(request), http.segment(request, "snapshot")
+
+
+def _url(pool: str, volume: api.Volume) -> str:
+    name, _, snapshot = volume.name.partition("/")
+    path = f"{_PATH}/{quote(pool)}/volumes/{volume.type}/{quote(name)}"
+    return url(f"{path}/snapshots/{quote(snapshot)}" if snapshot else path, volume.project)
+
+
+def routes(pools: Pools, services: Services) -> list[web.RouteDef]:
     """Return the routes of storage."""
-    handlers, inside = Handlers(pools), VolumeHandlers(volumes)
+    handlers = Handlers(pools)
     pool = _PATH + "/{pool}"
-    of_type = f"{pool}/volumes/{{type}}"
-    volume = f"{of_type}/{{volume}}"
     return [
         web.get(_PATH, handlers.list),
         web.post(_PATH, handlers.create),
@@ -148,6 +240,18 @@ def routes(pools: Pools, volumes: Volumes) -> list[web.RouteDef]:
         web.patch(pool, handlers.patch),
         web.delete(pool, handlers.delete),
         web.get(f"{pool}/resources", handlers.resources),
+        web.route("*", f"{pool}/buckets{{rest:(/.*)?}}", handlers.buckets),
+        *_volume_routes(VolumeHandlers(services), SnapshotHandlers(services.snapshots), pool),
+    ]
+
+
+def _volume_routes(
+    inside: VolumeHandlers, snapshots: SnapshotHandlers, pool: str
+) -> list[web.RouteDef]:
+    of_type = f"{pool}/volumes/{{type}}"
+    volume = f"{of_type}/{{volume}}"
+    snapshot = f"{volume}/snapshots/{{snapshot}}"
+    return [
         web.get(f"{pool}/volumes", inside.list),
         web.post(f"{pool}/volumes", inside.create),
         web.get(of_type, inside.list),
@@ -158,5 +262,11 @@ def routes(pools: Pools, volumes: Volumes) -> list[web.RouteDef]:
         web.post(volume, inside.rename),
         web.delete(volume, inside.delete),
         web.get(f"{volume}/state", inside.state),
-        web.get(f"{volume}/snapshots", inside.snapshots),
+        web.get(f"{volume}/snapshots", snapshots.list),
+        web.post(f"{volume}/snapshots", snapshots.create),
+        web.get(snapshot, snapshots.get),
+        web.put(snapshot, snapshots.put),
+        web.patch(snapshot, snapshots.patch),
+        web.post(snapshot, snapshots.rename),
+        web.delete(snapshot, snapshots.delete),
     ]
