@@ -5,6 +5,8 @@ Source: LXD docs, "REST API", "Server".
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec import Struct, field
 
 Config = dict[str, str]
@@ -18,6 +20,22 @@ class StorageDriver(Struct, kw_only=True, rename="pascal"):
     name: str
     version: str
     remote: bool
+
+
+class Warned(Struct, kw_only=True):
+    """A warning of `/1.0/warnings`."""
+
+    uuid: str
+    type: str
+    severity: str
+    last_message: str
+    first_seen_at: datetime
+    last_seen_at: datetime
+    count: int = 1
+    status: str = "new"
+    location: str = "none"
+    project: str = ""
+    entity_url: str = ""
 
 
 class Environment(Struct, kw_only=True):
@@ -48,6 +66,7 @@ class Environment(Struct, kw_only=True):
     storage_version: str
     storage_supported_drivers: list[StorageDriver]
     lxpy_version: str
+    lxpy_warnings: list[str] = field(default_factory=list)
 
 
 class Server(Struct, kw_only=True):

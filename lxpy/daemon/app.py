@@ -27,7 +27,6 @@ from lxpy.daemon.routes import (
 )
 from lxpy.db.engine import Database
 from lxpy.db.reserve import Reserve
-from lxpy.db.upgrade import upgrade
 from lxpy.errors import Failed, LxpyError
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
@@ -39,6 +38,7 @@ from lxpy.services import host
 from lxpy.services.backupfiles import BackupFiles
 from lxpy.services.backups import Backups
 from lxpy.services.bulk import Bulk
+from lxpy.services.care import Care
 from lxpy.services.console import Consoles
 from lxpy.services.copies import Copies
 from lxpy.services.creation import Creation
@@ -92,13 +92,19 @@ _log = structlog.get_logger()
 
 
 class Application:
-    """One daemon: everything it is made of. `stop` ends it."""
+    """One daemon: everything it is made of. `stop` ends it; if it is to begin anew, `again` is set.
+
+    While the database does not tell all that there is (`care`), what it says is shown, what runs
+    runs on, and nothing else is done.
+    """
 
     def __init__(self, directory: Path, *, stop: Callable[[], None]) -> None:
         self.directories = directories = Directories(directory)
         self._stop = stop
         self._background: set[asyncio.Task[None]] = set()
         self.db = Database(f"sqlite+aiosqlite:///{directories.database}")
+        self.care = Care(self.db, directories)
+        self.again = False
         self.bus = bus = Bus()
         self.registry = registry = Registry(bus)
         self.lifecycle = lifecycle = Lifecycle(bus)
@@ -159,7 +165,7 @@ class Application:
         self.updates = self._updates()
         self.profiles.on_change = self.updates.profile_changed
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
-        self.server = Server(self.db, self.settings, pools, lifecycle)
+        self.server = Server(self.db, self.settings, pools, lifecycle, self.care.warnings)
         self.startup = Startup(
             store=store, journal=journal, pools=pools, instances=self.instances,
             power=self.power, starter=self.starter, runtime=runtime,
@@ -234,7 +240,12 @@ class Application:
             power=self.power, copies=copies, registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
         application = web.Application(
-            middlewares=[middleware.errors, middleware.identity], client_max_size=1 << 40
+            middlewares=[
+                middleware.errors,
+                middleware.identity,
+                middleware.guard(lambda: self.care.reason),
+            ],
+            client_max_size=1 << 40,
         )
         consoles = Consoles(
             self.directories, self.store, self.runtime, self.power, self.registry, self.lifecycle
@@ -282,25 +293,30 @@ class Application:
         try:
             # A full disk is no reason not to start.
             await in_thread(Reserve(self.directories.database).lend)
-            await in_thread(upgrade, self.directories.database)
+            await self.care.open()
         except OSError as error:
             raise Failed(f"Cannot open database {self.directories.database}: {error}") from error
         await in_thread(host.raise_settings)
         host.raise_open_files()
         await self.settings.load()
-        await self._make_defaults()
+        complete = self.care.is_sound
+        if complete:
+            await self._make_defaults()
         await self.pools.start()
-        await self.images.start()
+        await self.images.start(complete=complete)
         await self.store.load()
-        await self.startup.recover()
-        await self.backups.start()
+        if complete:
+            await self.startup.recover()
+            await self.backups.start()
         await self.lxcfs.start()
         held = await self.runtime.connect()
-        await self.startup.adopt(held)
-        await self.disks.sweep()
-        await self.networks.start({each.name: each.pid for each in held})
+        await self.startup.adopt(held, complete=complete)
+        if complete:
+            await self.disks.sweep()
+            await self.networks.start({each.name: each.pid for each in held})
         await self.power.settle()
-        await self.startup.remove_ephemeral()
+        if complete:
+            await self.startup.remove_ephemeral()
         await self.exec.take_over()
 
     async def _make_defaults(self) -> None:
@@ -312,6 +328,9 @@ class Application:
 
     def begin(self) -> None:
         """Start what comes up with the daemon, in the background."""
+        if not self.care.is_sound:
+            return
+        self._spawn(self.care.keep())
         self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
         self._spawn(self.images.maintain())
@@ -336,6 +355,11 @@ class Application:
         await self.pools.stop()
         asyncio.get_running_loop().call_later(0.05, self._stop)
 
+    def begin_anew(self) -> None:
+        """End, and begin again in this process, as what the database holds is another."""
+        self.again = True
+        asyncio.get_running_loop().call_later(0.05, self._stop)
+
     def leave(self) -> None:
         """End what would keep connections open."""
         self.bus.close()
@@ -352,6 +376,7 @@ class Application:
         await self.lxcfs.close()
         await self.pools.storage.close()
         await self.db.close()
+        await self.care.close()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(_logged(work))

@@ -7,10 +7,12 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 import structlog
@@ -19,6 +21,9 @@ from aiohttp import web
 from lxpy import __version__
 from lxpy.daemon import listeners
 from lxpy.errors import LxpyError
+
+if TYPE_CHECKING:
+    from lxpy.daemon.app import Application
 
 _LINGER_S = 2.0
 
@@ -134,27 +139,46 @@ async def _serve(options: Options, background: _Background | None, sink: TextIO)
     end = asyncio.Event()
     application = Application(options.directory, stop=end.set)
     application.directories.make()
-    held = listeners.lock(application.directories.root)
+    with ExitStack() as stack:
+        stack.callback(os.close, listeners.lock(application.directories.root))
+        sock: socket.socket | None = None
+        while True:
+            try:
+                await application.start()
+                if sock is None:
+                    sock = listeners.listen(application.directories.socket, options.group)
+                    stack.callback(sock.close)
+                await _answer(application, end, sock.dup(), background, sink)
+            finally:
+                await application.close()
+            if not application.again:
+                return
+            end, background = asyncio.Event(), None
+            application = Application(options.directory, stop=end.set)
+
+
+async def _answer(
+    application: Application,
+    end: asyncio.Event,
+    sock: socket.socket,
+    background: _Background | None,
+    sink: TextIO,
+) -> None:
+    """Answer requests until the end."""
     loop = asyncio.get_running_loop()
-    try:
-        await application.start()
-        sock = listeners.listen(application.directories.socket, options.group)
-        runner = web.AppRunner(application.web(), access_log=None, shutdown_timeout=_LINGER_S)
-        await runner.setup()
-        await web.SockSite(runner, sock, backlog=1024).start()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, end.set)
-        loop.add_signal_handler(signal.SIGPWR, application.host_goes_down)
-        listeners.notify("READY=1")
-        if background is not None:
-            background.ready(sink)
-        application.begin()
-        gc.collect()
-        gc.freeze()
-        await end.wait()
-        listeners.notify("STOPPING=1")
-        application.leave()
-        await runner.cleanup()
-    finally:
-        await application.close()
-        os.close(held)
+    runner = web.AppRunner(application.web(), access_log=None, shutdown_timeout=_LINGER_S)
+    await runner.setup()
+    await web.SockSite(runner, sock, backlog=1024).start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, end.set)
+    loop.add_signal_handler(signal.SIGPWR, application.host_goes_down)
+    listeners.notify("READY=1")
+    if background is not None:
+        background.ready(sink)
+    application.begin()
+    gc.collect()
+    gc.freeze()
+    await end.wait()
+    listeners.notify("RELOADING=1" if application.again else "STOPPING=1")
+    application.leave()
+    await runner.cleanup()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from lxpy.daemon import auth
 from lxpy.daemon.http import failed
@@ -16,6 +18,10 @@ from lxpy.events.lifecycle import requestor
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = structlog.get_logger()
+
+_READING = ("GET", "HEAD", "OPTIONS")
+#: what changes nothing in the database: recovery itself, and the use of what runs
+_HARMLESS = re.compile(r"/internal/.*|/1\.0/operations/.*|/1\.0/\w+/[^/]+/(exec|console|files)")
 
 
 @web.middleware
@@ -52,3 +58,16 @@ async def identity(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     finally:
         requestor.reset(token)
+
+
+def guard(reason: Callable[[], str]) -> Middleware:
+    """Return what refuses changes while there is a `reason` to."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        changes = request.method not in _READING and not _HARMLESS.fullmatch(request.path)
+        if changes and (why := reason()):
+            return failed(503, why)
+        return await handler(request)
+
+    return guarded

@@ -45,6 +45,16 @@ class Directories:
         return self.root / "lxpy.db"
 
     @property
+    def database_care(self) -> Path:
+        """Copies of the database, and marks of how it is."""
+        return self.root / "database"
+
+    @property
+    def records(self) -> Path:
+        """What a lost database is rebuilt from, beside what lies on the pools."""
+        return self.root / "records"
+
+    @property
     def images(self) -> Path:
         """Image files, by fingerprint."""
         return self.root / "images"
@@ -68,6 +78,11 @@ class Directories:
     def backups(self) -> Path:
         """Backups that are kept for a while."""
         return self.root / "backups"
+
+    @property
+    def states(self) -> Path:
+        """Memory of instances: of those stopped with their state, and of snapshots."""
+        return self.root / "states"
 
     @property
     def run(self) -> Path:

@@ -34,11 +34,14 @@ class ImageRecords:
         self._lifecycle = lifecycle
         self._locks = Locks()
 
-    async def sweep(self) -> None:
-        """Make the store usable: what has files but no row, or was half received, is removed."""
+    async def sweep(self, *, complete: bool) -> None:
+        """Make the store usable: what was half received is removed.
+
+        So is what has files but no row, if rows are `complete`.
+        """
         async with self._db.read() as session:
             known = await queries.fingerprints(session)
-        await self._store.sweep(known)
+        await self._store.sweep(known if complete else None)
 
     async def row(self, project: str, prefix: str) -> ImageRow:
         """Return the image that a fingerprint begins with. Raises NotFound, BadRequest."""

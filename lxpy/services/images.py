@@ -73,9 +73,12 @@ class Images:
         self._settings = settings
         self._registry = registry
 
-    async def start(self) -> None:
-        """Make the store usable: what has files but no row, or was half received, is removed."""
-        await self._records.sweep()
+    async def start(self, *, complete: bool = True) -> None:
+        """Make the store usable: what has files but no row, or was half received, is removed.
+
+        Unless rows are `complete`, files without stay.
+        """
+        await self._records.sweep(complete=complete)
         await self.sources.start()
 
     # Looking at them

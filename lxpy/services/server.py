@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from lxpy.api import resources
@@ -30,14 +30,20 @@ _NO_PROJECTS = (
 
 
 class Server:
-    """Answers for the whole installation."""
+    """Answers for the whole installation; `warnings` returns what its administrator should know."""
 
     def __init__(
-        self, db: Database, settings: Settings, pools: Pools, lifecycle: Lifecycle
+        self,
+        db: Database,
+        settings: Settings,
+        pools: Pools,
+        lifecycle: Lifecycle,
+        warnings: Callable[[], Sequence[api.Warned]] = list,
     ) -> None:
         self._db = db
         self._settings = settings
         self._pools = pools
+        self.warnings = warnings
         self._lifecycle = lifecycle
         self._changing = asyncio.Lock()
 
@@ -47,6 +53,7 @@ class Server:
         names = self._pools.drivers_in_use()
         used = [each for each in known if each.name in names]
         found = await in_thread(environment.describe, project, used=used, known=known)
+        found.lxpy_warnings = [each.last_message for each in self.warnings()]
         config = shown(self._settings.all())
         server = api.Server(
             api_extensions=list(EXTENSIONS),

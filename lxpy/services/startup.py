@@ -96,10 +96,16 @@ class Startup:
         except NotFound:
             return  # it has that name
 
-    async def adopt(self, held: list[Held]) -> None:
-        """Agree with the supervisor on what runs."""
+    async def adopt(self, held: list[Held], *, complete: bool = True) -> None:
+        """Agree with the supervisor on what runs.
+
+        Unless the database is `complete`, what it does not know is left alone, and nothing noted.
+        """
         for each in held:
             instance = self._store.by_unique_name(each.name)
+            if instance is None and not complete:
+                _log.warning("an instance that nobody knows runs on", name=each.name)
+                continue
             if instance is None:
                 _log.warning("an instance that nobody knows is stopped", name=each.name)
                 await self._runtime.kill(each.name)
@@ -112,7 +118,7 @@ class Startup:
                 await self._runtime.thaw(each.name)  # its snapshot is not made any more
             elif each.frozen:
                 self._power.frozen.add(each.name)
-            if instance.config.get("volatile.last_state.power") != "RUNNING":
+            if complete and instance.config.get("volatile.last_state.power") != "RUNNING":
                 await self._store.note(instance, {"volatile.last_state.power": "RUNNING"})
 
     async def remove_ephemeral(self) -> None:

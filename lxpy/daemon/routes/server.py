@@ -12,6 +12,7 @@ from lxpy.errors import Failed, NotFound, NotSupported
 from lxpy.services.server import Server
 
 _PROJECTS = "/1.0/projects"
+_WARNINGS = "/1.0/warnings"
 
 
 class Handlers:
@@ -86,11 +87,21 @@ class Handlers:
         raise Failed("Server is not clustered")
 
     async def none(self, request: web.Request) -> web.Response:
-        """Reply with an empty list: warnings and certificates are things this server has not."""
+        """Reply with an empty list: certificates are things this server has not."""
         return http.sync([])
 
-    async def no_warning(self, request: web.Request) -> web.Response:
-        """Refuse: there is no such warning."""
+    async def warnings(self, request: web.Request) -> web.Response:
+        """Reply with URLs or objects."""
+        found = http.chosen(request, self._server.warnings())
+        if http.recursion(request):
+            return http.sync(found)
+        return http.sync([f"{_WARNINGS}/{each.uuid}" for each in found])
+
+    async def warning(self, request: web.Request) -> web.Response:
+        """Reply with one warning."""
+        for each in self._server.warnings():
+            if each.uuid == http.segment(request, "uuid"):
+                return http.sync(each)
         raise NotFound("Warning not found")
 
     async def no_certificate(self, request: web.Request) -> web.Response:
@@ -124,8 +135,8 @@ def routes(server: Server) -> list[web.RouteDef]:
         web.delete(project, handlers.delete_project),
         web.get("/1.0/cluster", handlers.cluster),
         web.get("/1.0/cluster/members", handlers.members),
-        web.get("/1.0/warnings", handlers.none),
-        web.get("/1.0/warnings/{uuid}", handlers.no_warning),
+        web.get(_WARNINGS, handlers.warnings),
+        web.get(f"{_WARNINGS}/{{uuid}}", handlers.warning),
         web.get("/1.0/certificates", handlers.none),
         web.post("/1.0/certificates", handlers.trust),
         web.get(certificate, handlers.no_certificate),
