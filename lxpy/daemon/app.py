@@ -214,8 +214,8 @@ class Application:
         live = Live(self.runtime, self.power, self.starter, self.networks)
         return Updates(
             store=self.store, locks=self.locks, profiles=self.profiles, pools=self.pools,
-            networks=self.networks, power=self.power, live=live, restoring=self.restoring,
-            registry=self.registry, lifecycle=self.lifecycle,
+            networks=self.networks, power=self.power, starter=self.starter, live=live,
+            restoring=self.restoring, registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
 
     def _publish(self) -> Publish:

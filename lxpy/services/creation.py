@@ -25,11 +25,10 @@ from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.starting import Starter, check_sources, volume_of, with_config
+from lxpy.services.starting import Starter, volume_of, with_config
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Pool
-from lxpy.threads import in_thread
 
 _SOURCES = ("image", "none", "copy")
 
@@ -230,7 +229,7 @@ class Creation:
             devices.validate(base.expanded_devices, expanded=True, instance=base.name)
         except LxpyError as error:
             raise Failed(f"Failed creating instance record: {error}") from error
-        await in_thread(check_sources, base.expanded_devices)
+        await self._starter.check(base.project, base.expanded_devices)
         config = volatile_config(base.config, base.expanded_devices, self._networks.make_hwaddr)
         config |= {
             "volatile.apply_template": template,

@@ -108,6 +108,11 @@ class Starter:
         await self._disks.release(holder(instance))
         await self._pools.storage.release(holder(instance))
 
+    async def check(self, project: str, given: Mapping[str, Mapping[str, str]]) -> None:
+        """Raise LxpyError when what disks among some devices show does not exist."""
+        await in_thread(check_sources, given)
+        await self._disks.check(project, given)
+
     async def settle(self, instance: Instance) -> None:
         """Let go of the custom volumes that a running instance does not show any more."""
         await self._disks.settle(holder(instance), instance.project, instance.expanded_devices)

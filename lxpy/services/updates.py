@@ -23,10 +23,9 @@ from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.restoring import Restoring
-from lxpy.services.starting import check_sources, volume_of
+from lxpy.services.starting import Starter, volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
-from lxpy.threads import in_thread
 
 #: what lxpy must not forget, even when a client's PUT leaves it out
 _KEPT = ("volatile.idmap.", "volatile.last_state.", "volatile.uuid", "volatile.base_image")
@@ -46,6 +45,7 @@ class Updates:
         pools: Pools,
         networks: Networks,
         power: Power,
+        starter: Starter,
         live: Live,
         restoring: Restoring,
         registry: Registry,
@@ -57,6 +57,7 @@ class Updates:
         self._pools = pools
         self._networks = networks
         self._power = power
+        self._starter = starter
         self._live = live
         self._restoring = restoring
         self._registry = registry
@@ -170,7 +171,7 @@ class Updates:
             self._pools.check_root(await self._pools.pool(device["pool"]), device)
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
-        await in_thread(check_sources, changed)
+        await self._starter.check(old.project, changed)
         nics = nic_devices(new)
         if nics != nic_devices(old):
             plan = devices.plan(self._settled(new), nics)
