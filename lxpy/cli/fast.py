@@ -60,6 +60,12 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pause": {"--all": _ALL},
     "resume": {"--all": _ALL},
     "delete": _FORCE,
+    "snapshot": {
+        "--no-expiry": ("no_expiry", ""),
+        "--reuse": ("reuse", ""),
+        "--stateful": ("stateful", ""),
+    },
+    "restore": {"--stateful": ("stateful", "")},
     "launch": _NEW,
     "init": _NEW,
 }
@@ -70,7 +76,7 @@ _FORMATS = ("csv", "json", "table", "yaml", "compact")
 def parse(words: list[str]) -> Parsed | None:
     """Return the arguments of a command that needs no click, or None."""
     flags = FLAGS.get("list" if words[0] == "ls" else words[0])
-    if flags is None:
+    if flags is None or (words[0] == "snapshot" and _is_noun(words)):
         return None
     flags = {**_GLOBAL, **flags}
     found: Parsed = {}
@@ -84,6 +90,13 @@ def parse(words: list[str]) -> Parsed | None:
         elif not _flag(word, flags, rest, found):
             return None
     return _positional(words[0], plain, found)
+
+
+def _is_noun(words: list[str]) -> bool:
+    """Whether `snapshot` is followed by a verb of its own."""
+    from lxpy.cli.snapshots import VERBS
+
+    return len(words) > 1 and words[1] in VERBS
 
 
 def _flag(word: str, flags: dict[str, tuple[str, str]], rest: Iterator[str], found: Parsed) -> bool:
@@ -117,6 +130,10 @@ def _positional(verb: str, plain: list[str], found: Parsed) -> Parsed | None:
         if found.get("form", "table") not in _FORMATS:
             return None
         found["words"] = tuple(plain)
+    elif verb in ("snapshot", "restore"):
+        if len(plain) not in ((1, 2) if verb == "snapshot" else (2,)):
+            return None
+        found["instance"], found["name"] = plain[0], plain[1] if len(plain) == 2 else None
     elif verb in ("launch", "init"):
         if len(plain) not in (1, 2):
             return None
@@ -152,6 +169,10 @@ def run(verb: str, session: Session, parsed: Parsed) -> int:
 
         image, name = parsed.pop("image"), parsed.pop("name")
         return getattr(making, verb)(session, image, name, making.DEFAULTS | parsed)  # type: ignore[no-any-return]
+    if verb in ("snapshot", "restore"):
+        from lxpy.cli import snapshots
+
+        return getattr(snapshots, verb)(session, **parsed)  # type: ignore[no-any-return]
     from lxpy.cli import changing
 
     return getattr(changing, verb)(session, **parsed)  # type: ignore[no-any-return]

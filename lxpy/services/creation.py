@@ -14,7 +14,7 @@ from lxpy.errors import BadRequest, Conflict, Failed, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import architectures, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
-from lxpy.instances.model import Instance, Profile, Snapshot
+from lxpy.instances.model import Config, Instance, Profile, Snapshot
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import host
 from lxpy.services.copies import Copies, Source
@@ -102,7 +102,7 @@ class Creation:
         ephemeral, description = wish.ephemeral, wish.description
         if wish.source.type == "copy":
             source = self._copies.source(project, wish.source).made_of
-            config = {**keys.copied(source.config), **config}
+            config = keys.copied(source.config) | _differing(config, source.config)
             given = {**source.devices, **given}  # type: ignore[dict-item]
             wanted = list(source.profiles) if wanted is None else wanted
             description = description or source.description
@@ -261,6 +261,18 @@ def _involved(project: str, name: str, wish: InstancesPost) -> list[tuple[str, s
     if wish.source.type == "copy":
         found.add((wish.source.project or project, wish.source.source.partition("/")[0]))
     return sorted(found)
+
+
+def _differing(given: Config, source: Config) -> dict[str, str]:
+    """Return what a request says of a copy, without the identity of the source.
+
+    With --refresh, lxc sends all of the source's volatile keys.
+    """
+    return {
+        key: value
+        for key, value in given.items()
+        if not keys.is_volatile(key) or source.get(key) != value
+    }
 
 
 def _is_key(key: str) -> bool:

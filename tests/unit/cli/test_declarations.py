@@ -33,6 +33,7 @@ profile device add, profile device remove, profile device list
 start, stop, version
 storage list, storage show, storage info, storage create, storage delete, storage edit
 storage get, storage set, storage unset, storage volume list, storage volume show
+snapshot create, snapshot list, snapshot delete, snapshot rename, snapshot diff, restore
 doctor, completion, manpage, shutdown, resume, shell, image build
 """
 

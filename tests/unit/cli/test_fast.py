@@ -10,9 +10,9 @@ import click
 import pytest
 
 from lxpy.cli import fast
-from lxpy.cli.declare import Command
 from lxpy.cli.root import root
 from lxpy.cli.session import Session
+from lxpy.cli.snapshots import VERBS
 
 CALLS = [
     ["exec", "c1", "--", "true"],
@@ -34,6 +34,11 @@ CALLS = [
     ["launch", "images:debian/13", "c1"],
     ["launch", "debian", "-c", "limits.cpu=1", "--config=user.x=y z", "-e", "-p", "default"],
     ["init", "debian", "c1", "-n", "lxpybr0", "-s", "default", "-d", "root,size=1GiB"],
+    ["snapshot", "c1"],
+    ["snapshot", "c1", "s1", "--reuse", "--no-expiry"],
+    ["snapshot", "--stateful", "remote:list"],
+    ["snapshot", "--", "list", "s1"],
+    ["restore", "c1", "s1", "--stateful"],
 ]
 
 OTHERS = [
@@ -55,15 +60,30 @@ OTHERS = [
     ["launch", "--empty", "c1"],
     ["launch", "a", "b", "c"],
     ["config", "show"],
+    ["snapshot"],
+    ["snapshot", "list", "c1"],
+    ["snapshot", "diff", "c1", "s1"],
+    ["snapshot", "create", "list"],
+    ["snapshot", "c1", "s1", "s2"],
+    ["restore", "c1"],
 ]
 
 
 def by_click(words: list[str]) -> dict[str, object]:
     """The arguments that click finds."""
     name = "list" if words[0] == "ls" else words[0]
+    context = declared(name).make_context(name, words[1:], obj=Session())
+    if isinstance(context.command, click.Group):
+        inner = context.command.resolve_command(context, context._protected_args + context.args)
+        assert inner[1] is not None
+        context = inner[1].make_context(inner[0], inner[2], parent=context)
+    return context.params
+
+
+def declared(name: str) -> click.Command:
     found = root.get_command(click.Context(root), name)
-    assert isinstance(found, Command)
-    return found.make_context(name, words[1:], obj=Session()).params
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("words", CALLS, ids=" ".join)
@@ -84,14 +104,24 @@ def test_left_to_click(words: list[str]) -> None:
 
 @pytest.mark.parametrize("verb", sorted(fast.FLAGS))
 def test_flags_are_declared(verb: str) -> None:
-    found = root.get_command(click.Context(root), verb)
-    assert isinstance(found, Command)
-    declared = {spelling: o for o in found.params for spelling in (*o.opts, *o.secondary_opts)}
+    found = declared(verb)
+    if isinstance(found, click.Group):
+        made = found.get_command(click.Context(found), "create")
+        assert made is not None
+        found = made
+    options = {spelling: o for o in found.params for spelling in (*o.opts, *o.secondary_opts)}
     for spelling, (parameter, takes) in fast.FLAGS[verb].items():
-        option = declared[spelling]
+        option = options[spelling]
         assert isinstance(option, click.Option)
         assert option.name == parameter
         assert (option.is_flag, option.multiple) == (takes == "", takes == "*")
+
+
+def test_verbs_of_snapshot() -> None:
+    """An instance of such a name is reached another way, as the help says."""
+    found = declared("snapshot")
+    assert isinstance(found, click.Group)
+    assert set(found.list_commands(click.Context(found))) <= set(VERBS)
 
 
 LIGHT = [
@@ -101,6 +131,8 @@ LIGHT = [
     ["stop", "-f", "c1"],
     ["delete", "c1"],
     ["launch", "-q", "images:debian/13", "c1"],
+    ["snapshot", "c1", "s1"],
+    ["restore", "c1", "s1"],
 ]
 
 
