@@ -67,14 +67,15 @@ def usage(fd: int, number: int) -> Usage | None:
     return Usage(used, 0 if most == _MOST else most)
 
 
-def forget(fd: int, number: int) -> None:
-    """Remove the group of a subvolume that is gone."""
+def lift(fd: int, number: int) -> None:
+    """Hold a subvolume to nothing any more: nothing in a full one could be removed."""
     group = _group(number)
-    if not _directory(fd, group).exists():
-        return
-    for member in btrfs.members(fd, group):
-        btrfs.assign(fd, member, group, assigned=False)
-    btrfs.remove_group(fd, group)
+    if _directory(fd, group).exists():
+        for member in btrfs.members(fd, group):
+            btrfs.assign(fd, member, group, assigned=False)
+        btrfs.remove_group(fd, group)
+    elif _directory(fd, number).exists() and not _is_simple(fd):
+        btrfs.limit(fd, number, None)
 
 
 def sweep(fd: int) -> None:
@@ -83,7 +84,7 @@ def sweep(fd: int) -> None:
     for entry in list(directory.glob(f"{LEVEL}_*")):
         number = int(entry.name.partition("_")[2])
         if not btrfs.exists(fd, number):
-            forget(fd, number)
+            lift(fd, number)
 
 
 def _is_enabled(fd: int) -> bool:

@@ -134,11 +134,11 @@ def _set_read_only(top: int, *, read_only: bool) -> None:
 def _destroy(above: int, top: int) -> None:
     number = btrfs.subvolume_id(top)
     doomed = numbers(above, number)
+    btrfs_quotas.lift(above, number)
     if len(doomed) > 1:
         _set_read_only(top, read_only=False)  # else nothing in it can be removed
     for each in doomed:
         btrfs.destroy(above, each)
-    btrfs_quotas.forget(above, number)
 
 
 def _open_inner(top: int, path: str, number: int) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import structlog
+
 from lxpy.errors import BadRequest, Failed, NotFound
 from lxpy.kernel import btrfs
-from lxpy.storage import files, loops
+from lxpy.storage import files
 from lxpy.storage.drivers import btrfs_quotas, layout
 from lxpy.storage.drivers import btrfs_subvolumes as subvolumes
 from lxpy.storage.drivers.btrfs_subvolumes import opened
@@ -19,6 +21,7 @@ _DEFAULT_BLOCK_BYTES = 10 << 30
 #: what a custom volume holds, where no guest can set it
 _CONTENT = "trusted.lxpy.content"
 _INSTANCE_MODE, _CUSTOM_MODE = 0o700, 0o711
+_log = structlog.get_logger()
 
 
 def prepare(pool: Pool) -> None:
@@ -204,8 +207,8 @@ def discard(pool: Pool, new: Path) -> None:
     try:
         subvolumes.discard(new)
         subvolumes.commit(pool.path)
-    except (OSError, Failed):
-        pass
+    except (OSError, Failed) as error:
+        _log.warning("subvolume not removed", path=str(new), error=str(error))
 
 
 def resize(pool: Pool, volume: Volume, size_bytes: int | None) -> None:
@@ -234,8 +237,6 @@ def _resize_disk(volume: Volume, disk: Path, size_bytes: int) -> None:
             "a smaller one and copy to it"
         )
     os.truncate(disk, size_bytes)
-    for device in loops.devices(disk):
-        loops.set_capacity(device)
 
 
 def usage(pool: Pool, volume: Volume) -> Usage | None:
