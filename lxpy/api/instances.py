@@ -86,7 +86,7 @@ class InstanceStatePut(Struct, kw_only=True):
     action: str
     timeout: int = -1
     force: bool = False
-    stateful: bool = False
+    stateful: bool | None = None
 
 
 class InstancesPut(Struct, kw_only=True):

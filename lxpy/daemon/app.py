@@ -39,9 +39,11 @@ from lxpy.services.backupfiles import BackupFiles
 from lxpy.services.backups import Backups
 from lxpy.services.bulk import Bulk
 from lxpy.services.care import Care
+from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.console import Consoles
 from lxpy.services.copies import Copies
 from lxpy.services.creation import Creation
+from lxpy.services.criu import Criu
 from lxpy.services.differences import Differences
 from lxpy.services.directories import Directories
 from lxpy.services.disks import Disks
@@ -62,6 +64,7 @@ from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.publish import Publish
 from lxpy.services.quiet import Pause
+from lxpy.services.records import Records
 from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
@@ -117,6 +120,8 @@ class Application:
             directories.run, cgroup=directories.cgroup, log_dir=directories.all_logs
         )
         self.pools = pools = Pools(self.db, directories.pools, store, locks, lifecycle)
+        self.records = Records(directories.database, directories.records, pools)
+        self.db.on_commit, pools.deleting = self.records.committed, self.records.without
         self.profiles = Profiles(self.db, lifecycle)
         self.networks = Networks(
             self.db, directories.networks, directories.cgroup, store, locks, lifecycle
@@ -126,9 +131,11 @@ class Application:
         self.starter = Starter(
             directories, store, locks, pools, self.disks, self.networks, self.host
         )
+        self.checkpoints = Checkpoints(directories.states, runtime, Criu())
         self.power = Power(
-            store, locks, runtime, self.starter, self.networks, registry, lifecycle, self.host
-        )
+            store, locks, runtime, self.starter, self.networks, self.checkpoints, registry,
+            lifecycle, self.host,
+        )  # fmt: skip
         self.files = Files(store, locks, pools, runtime, lifecycle)
         self.starter.on_prepare = self.files.left
         self.views = Views(store.snapshots, runtime, self.power, self.networks)
@@ -141,9 +148,7 @@ class Application:
         self.minutely.add(Schedule(store, self.snapshots, self.power, registry).minutely)
         self.volume_files = VolumeFiles(self.db, pools, journal)
         self.volumes = self._volumes()
-        self.minutely.add(
-            VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely
-        )
+        self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.restoring = Restoring(
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
             power=self.power, registry=registry, lifecycle=lifecycle,
@@ -309,12 +314,14 @@ class Application:
             await self.startup.recover()
             await self.backups.start()
         await self.lxcfs.start()
+        await self.checkpoints.start()
         held = await self.runtime.connect()
         await self.startup.adopt(held, complete=complete)
         if complete:
             await self.disks.sweep()
             await self.networks.start({each.name: each.pid for each in held})
         await self.power.settle()
+        await self.power.agree_on_states()
         if complete:
             await self.startup.remove_ephemeral()
         await self.exec.take_over()
@@ -331,6 +338,7 @@ class Application:
         if not self.care.is_sound:
             return
         self._spawn(self.care.keep())
+        self._spawn(self.records.keep())
         self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
         self._spawn(self.images.maintain())
@@ -375,6 +383,8 @@ class Application:
         await self.networks.close()
         await self.lxcfs.close()
         await self.pools.storage.close()
+        if self.care.is_sound:
+            await self.records.close()
         await self.db.close()
         await self.care.close()
 

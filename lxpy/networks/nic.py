@@ -13,7 +13,8 @@ class Nic:
     """An interface `name` inside, known as `device` in the instance's configuration.
 
     `instance` is the instance's name on the host ("c1", "project_c1"), `hostname` its DNS name.
-    `host_name` is "" where we pick a name for the host's end; `ipv4` and `ipv6` are the reserved
+    `host_name` is "" where we pick a name for the host's end; one that is `made` exists already,
+    as after a restore; `ipv4` and `ipv6` are the reserved
     addresses ("" for none, "none" to forbid any); `options` are the device's options.
     """
 
@@ -27,6 +28,7 @@ class Nic:
     ipv4: str = ""
     ipv6: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    made: bool = False
 
     def flag(self, key: str) -> bool:
         """Return the truth of an option."""

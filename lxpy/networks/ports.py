@@ -91,7 +91,7 @@ class Ports:
             queue_length=int(queue) if queue else None,
         )
         async with AsyncExitStack() as undo:
-            host = await self._netlink.make_veth(veth)
+            host = nic.host_name if nic.made else await self._netlink.make_veth(veth)
             undo.push_async_callback(self._netlink.delete_link, host)
             port = Port(bridge, host, nic)
             self._ports[nic.instance, nic.device] = port

@@ -18,6 +18,7 @@ from lxpy.runtime.steps import mounts as mount_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from lxpy.runtime.cgroups import Group
@@ -69,21 +70,22 @@ class Plan:
         self.userns_fd = kept[3] if len(kept) > 3 else -1
 
 
-def run(plan: Plan) -> NoReturn:
-    """Be the stage. Entered right after fork; never returns."""
+def run(plan: Plan, work: Callable[[Plan, Report], None]) -> NoReturn:
+    """Be the child: do the work, tell what fails. Entered right after fork; never returns."""
     try:
         plan.keep_descriptors()
         report = Report(plan.report_fd)
     except BaseException:
         os._exit(1)
     try:
-        _stage(plan, report)
+        work(plan, report)
     except BaseException as error:
         report.fail(error)
     os._exit(0)
 
 
-def _stage(plan: Plan, report: Report) -> None:
+def start(plan: Plan, report: Report) -> None:
+    """Be the stage of a start."""
     spec, uid, gid = plan.spec, plan.uid, plan.gid
     processes.protect()
     os.umask(0o022)

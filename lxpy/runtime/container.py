@@ -11,13 +11,14 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lxpy.errors import Failed, Unavailable
 from lxpy.runtime import connection, frames, inits, phases
 from lxpy.runtime.cgroups import Layout, Root
+from lxpy.runtime.checkpoint import Dump
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.process import Console, Process, pipes
 from lxpy.runtime.running import Exit, Held, Running, read_held
@@ -226,8 +227,16 @@ class Runtime:
 
     # Instances
 
-    async def start(self, spec: Spec, network: Callable[[int], Awaitable[None]]) -> Held:
+    async def start(
+        self,
+        spec: Spec,
+        network: Callable[[int], Awaitable[None]],
+        dump: Mapping[str, Any] | None = None,
+    ) -> Held:
         """Start a system; `network(pid)` fills its network namespace before init is executed.
+
+        With a `dump` it is restored from that, and `network` joins its interfaces before it goes
+        on. A dump is {"program": CRIU, "images": directory, "veths": [[guest's name, host's]]}.
 
         Raises StartFailed, or what `network` raised, with nothing left behind.
         """
@@ -253,7 +262,7 @@ class Runtime:
         self._networks[number] = ready
         request = link.request(
             "start", number=number, spec=encode(spec),
-            restart_count=self._reboots.pop(spec.name, 0),
+            restart_count=self._reboots.pop(spec.name, 0), dump=dump,
         )  # fmt: skip
         waiting = asyncio.ensure_future(request)
         try:
@@ -283,6 +292,25 @@ class Runtime:
         with contextlib.suppress(StartFailed, SupervisorLost):
             await waiting
             await self.kill(name)
+
+    def dump(
+        self,
+        name: str,
+        program: str,
+        directory: Path,
+        disks: frozenset[str],
+        *,
+        keeps_running: bool,
+    ) -> Dump:
+        """Return the dump of a running system, to be made as a context manager.
+
+        `disks` are the targets of its disks. Raises StartFailed when it does not run.
+        """
+        pid = self._find(name).held.pid
+        return Dump(
+            program, directory, name=name, pid=pid, group=self._root.group(name), disks=disks,
+            keeps_running=keeps_running,
+        )  # fmt: skip
 
     def _find(self, name: str) -> Running:
         running = self._running.get(name)

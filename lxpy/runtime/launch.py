@@ -86,7 +86,7 @@ class Start:
             )
             self.container.notify = held.make_notify_socket()
             step = "cgroups"
-            payload = self._make_group(uid, gid)
+            payload = self.make_group(uid, gid)
             try:
                 step = "device restrictions"
                 self.container.restrict_devices()
@@ -98,7 +98,8 @@ class Start:
             self._discard()
             raise StepFailed(step, phases.explain(error), getattr(error, "errno", None)) from error
 
-    def _make_group(self, uid: int, gid: int) -> int:
+    def make_group(self, uid: int, gid: int) -> int:
+        """Make its control groups; return a descriptor of the one to fork the child into."""
         try:
             return self.group.create(uid, gid)
         except FileExistsError:
@@ -119,13 +120,17 @@ class Start:
         )  # fmt: skip
         pid, pidfd = processes.fork(namespaces.NEWNS, cgroup_fd=payload)
         if pid == 0:
-            child.run(plan)
+            self.run_child(plan)
         theirs.close()
         self._stage_pidfd = pidfd
         self._report = ours
         ours.setblocking(False)
         self.supervisor.loop.watch(pidfd, self._stage_ended)
         self.supervisor.loop.watch(ours.fileno(), self._reported)
+
+    def run_child(self, plan: child.Plan) -> None:
+        """Be the child."""
+        child.run(plan, child.start)
 
     def _stage_ended(self, _: int) -> None:
         self.supervisor.loop.forget(self._stage_pidfd)

@@ -19,6 +19,7 @@ from lxpy.runtime.journal import Journal, boot_id
 from lxpy.runtime.launch import Start, StepFailed, UserNamespaces
 from lxpy.runtime.loop import Loop
 from lxpy.runtime.peer import Peer
+from lxpy.runtime.revive import Restore
 from lxpy.runtime.terminal import resize
 
 TYPE_CHECKING = False
@@ -249,7 +250,10 @@ class Supervisor:
             raise StepFailed("check", f"{name} is already running", 17)
         # Who starts it again knows of its end.
         self.ends = [end for end in self.ends if end["name"] != name]
-        start = Start(self, message["id"], spec)
+        dump = message.get("dump")
+        start = (
+            Restore(self, message["id"], spec, dump) if dump else Start(self, message["id"], spec)
+        )
         start.container.restart_count = message.get("restart_count", 0)
         self.starts[name] = start
         try:

@@ -53,6 +53,7 @@ def placed(instance: Instance, plan: NicPlan) -> Placed:
             ipv4=plan.ipv4,
             ipv6=plan.ipv6,
             options=plan.options,
+            made=plan.made,
         ),
     )
 

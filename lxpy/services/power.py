@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -17,6 +18,7 @@ from lxpy.instances.model import Instance
 from lxpy.instances.pinning import balance
 from lxpy.operations.registry import Operation, Registry
 from lxpy.runtime.container import Exit, Runtime, StartFailed, SupervisorLost
+from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
 from lxpy.services.starting import Starter
@@ -37,6 +39,7 @@ class Power:
         runtime: Runtime,
         starter: Starter,
         networks: Networks,
+        checkpoints: Checkpoints,
         registry: Registry,
         lifecycle: Lifecycle,
         host: Callable[[], Host],
@@ -49,6 +52,7 @@ class Power:
         self._runtime = runtime
         self._starter = starter
         self._networks = networks
+        self._checkpoints = checkpoints
         self._registry = registry
         self._lifecycle = lifecycle
         self._host = host
@@ -63,10 +67,8 @@ class Power:
     def change(self, project: str, name: str, wish: InstanceStatePut) -> Operation:
         """Start the operation that `wish` names. Raises NotFound, BadRequest."""
         instance = self._store.get(project, name)
-        if wish.stateful:
-            raise BadRequest(
-                "Stateful start and stop are not in this version of lxpy: leave stateful out"
-            )
+        if wish.stateful and wish.action not in ("start", "stop"):
+            raise BadRequest(f'"stateful" is for start and stop, not for {wish.action}')
         descriptions = {
             "start": "Starting instance",
             "stop": "Stopping instance",
@@ -90,7 +92,9 @@ class Power:
     async def act(self, project: str, name: str, wish: InstanceStatePut) -> None:
         """Do what `wish` says. Raises LxpyError."""
         if wish.action == "start":
-            await self.start(project, name)
+            await self.start(project, name, stateful=wish.stateful)
+        elif wish.action == "stop" and wish.stateful:
+            await self.suspend(project, name)
         elif wish.action == "stop":
             await self.stop(project, name, force=_forced(wish), timeout_s=_timeout(wish))
         elif wish.action == "restart":
@@ -100,8 +104,12 @@ class Power:
         else:
             await self.unfreeze(project, name)
 
-    async def start(self, project: str, name: str) -> None:
-        """Start a stopped instance; a frozen one goes on. Raises LxpyError, nothing left behind."""
+    async def start(self, project: str, name: str, *, stateful: bool | None = None) -> None:
+        """Start a stopped instance; a frozen one goes on. Raises LxpyError, nothing left behind.
+
+        One that was stopped with its state goes on from there, unless `stateful` is False: then
+        its state is thrown away.
+        """
         async with self._locks.hold("instance", project, name):
             instance = self._store.get(project, name)
             if self.is_running(instance):
@@ -109,9 +117,37 @@ class Power:
                     await self._thaw(instance)
                     return
                 raise BadRequest("The instance is already running")
+            if stateful and not instance.stateful:
+                raise BadRequest("The instance has no existing state to restore")
             await self.before_start(instance)
-            await self._start(instance)
+            await self._start(instance, saved=instance.stateful and stateful is not False)
+            if instance.stateful:
+                await self._without_state(instance)
         self._tell("instance-started", instance)
+
+    async def suspend(self, project: str, name: str) -> None:
+        """Stop an instance such that its next start goes on where it was. Raises LxpyError."""
+        async with self._locks.hold("instance", project, name):
+            instance = self._store.get(project, name)
+            exit = await self._stop(instance, force=True, timeout_s=None, saves=True)
+            instance = self._store.get(project, name)
+            await self._store.save(replace(instance, stateful=True))
+            await self._ended(self._store.get(project, name), exit, asked=True)
+
+    async def _without_state(self, instance: Instance) -> None:
+        """Forget the state of an instance that has been started."""
+        current = self._store.get(instance.project, instance.name)
+        await self._store.save(replace(current, stateful=False))
+        await self._checkpoints.remove(instance.unique_name)
+
+    async def agree_on_states(self) -> None:
+        """Make good what a daemon that died while it dumped or restored has not noted."""
+        for instance in self._store.listed():
+            if self.is_running(instance):
+                if instance.stateful:
+                    await self._without_state(instance)
+            elif instance.stateful != await self._checkpoints.exists(instance.unique_name):
+                await self._store.save(replace(instance, stateful=not instance.stateful))
 
     async def stop(self, project: str, name: str, *, force: bool, timeout_s: float | None) -> None:
         """Stop an instance, by its own init or by force; an ephemeral one is gone then.
@@ -200,15 +236,19 @@ class Power:
             raise
         await self._start(self._store.get(instance.project, instance.name))
 
-    async def _start(self, instance: Instance) -> None:
+    async def _start(self, instance: Instance, *, saved: bool = False, state: str = "") -> None:
+        """Start it, or, `saved`, restore it from its own state or from that of a snapshot."""
         names: dict[str, str] = {}
 
         async def network(pid: int) -> None:
-            names.update(await self._networks.attach(prepared.instance, prepared.nics, pid))
+            names.update(await self._networks.attach(prepared.instance, nics, pid))
 
         try:
             prepared = await self._starter.prepare(instance, self._cpus(instance))
-            await self._runtime.start(prepared.spec, network)
+            nics, dump = prepared.nics, None
+            if saved:
+                nics, dump = await self._checkpoints.plan(prepared.instance, nics, state)
+            await self._runtime.start(prepared.spec, network, dump)
         except BaseException:
             await self._networks.detach(instance)
             await self._starter.release(instance)
@@ -226,9 +266,15 @@ class Power:
         )
 
     async def _stop(
-        self, instance: Instance, *, force: bool, timeout_s: float | None, returns: bool = False
+        self,
+        instance: Instance,
+        *,
+        force: bool,
+        timeout_s: float | None,
+        returns: bool = False,
+        saves: bool = False,
     ) -> Exit:
-        """Bring it to its end and return that."""
+        """Bring it to its end and return that; `saves` its memory first."""
         unique = instance.unique_name
         if not self.is_running(instance):
             raise BadRequest("The instance is already stopped")
@@ -243,7 +289,9 @@ class Power:
         key = (instance.project, instance.name)
         self._stopping.add(key)
         try:
-            if force:
+            if saves:
+                await self._save(instance)
+            elif force:
                 await self._kill(instance)
             else:
                 await self._shut_down(instance, timeout_s)
@@ -267,6 +315,15 @@ class Power:
             f'Failed shutting down instance, status is "Running": it did not stop within '
             f"{timeout_s:g} s; wait longer (--timeout), or use force"
         )
+
+    async def _save(self, instance: Instance) -> None:
+        """Dump its memory; it ends with that, unless that fails."""
+        try:
+            async with self._checkpoints.dumped(instance, keeps_running=False):
+                pass  # nothing else is to be saved while it stands still
+        except BaseException:
+            await self._store.note(instance, {"volatile.last_state.power": "RUNNING"})
+            raise
 
     async def _kill(self, instance: Instance) -> None:
         while self.is_running(instance):

@@ -83,7 +83,10 @@ _LATER = ("ipvlan", "macvlan", "ovn", "p2p", "physical", "routed", "sriov")
 
 @dataclass(frozen=True, slots=True)
 class NicPlan:
-    """A network device of one start; `host_name` is "" where the networks layer picks one."""
+    """A network device of one start; `host_name` is "" where the networks layer picks one.
+
+    One that is `made` has both its ends already, as a restore makes them.
+    """
 
     device: str
     name: str
@@ -95,6 +98,7 @@ class NicPlan:
     ipv4: str = ""
     ipv6: str = ""
     options: Options = field(default_factory=dict)
+    made: bool = False
 
 
 def validate(given: Options) -> None:

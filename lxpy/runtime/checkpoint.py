@@ -1,0 +1,285 @@
+"""Dumps: all of a running system's processes with their memory, written to a directory.
+
+The dump is made by CRIU, which stops every process on its way and lets them go on, or ends them,
+when it is finished. What a restore needs besides is in `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from lxpy.errors import Failed, NotSupported
+from lxpy.runtime import criu, criu_images
+from lxpy.runtime.cgroups import Group
+from lxpy.runtime.criu import MANIFEST
+from lxpy.runtime.steps.devices import STANDARD
+
+_VERSION = 1
+_TIMEOUT_S = 60
+_NULL = asyncio.subprocess.DEVNULL
+_HOOK = """#!/bin/sh
+[ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0
+cd "$CRTOOLS_IMAGE_DIR" && echo dumped >ask && [ "$(timeout 120 cat answer)" = go ]
+"""
+_NODES = frozenset(f"/dev/{name}" for name, *_ in STANDARD)
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """A mount that comes from the host: CRIU's key for it, what it is, where it is inside.
+
+    `kind` is "node", "console", "lxcfs", "api" or "disk".
+    """
+
+    key: str
+    kind: str
+    target: str
+
+
+class Dump:
+    """One dump, as a context manager: its processes are stopped for the length of the block.
+
+    When the block raises, they go on, and the directory is removed.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        directory: Path,
+        *,
+        name: str,
+        pid: int,
+        group: Group,
+        disks: frozenset[str],
+        keeps_running: bool,
+    ) -> None:
+        self.frozen_s = 0.0
+        self._program = program
+        self._directory = directory
+        self._name = name
+        self._pid = pid
+        self._group = group
+        self._disks = disks
+        self._keeps_running = keeps_running
+        self._process: asyncio.subprocess.Process | None = None
+        self._manifest: dict[str, object] = {}
+        self._begun = 0.0
+
+    async def __aenter__(self) -> Dump:
+        try:
+            await asyncio.to_thread(self._prepare)
+            await self._start()
+            await self._dumped()
+        except BaseException:
+            await self._give_up()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self._give_up()
+            return
+        try:
+            await asyncio.to_thread(self._answer, "go")
+            assert self._process is not None
+            status = await self._process.wait()
+            self.frozen_s = time.monotonic() - self._begun
+            if status != 0:
+                raise self._failure()
+            await asyncio.to_thread(self._finish)
+        except BaseException:
+            await self._give_up()
+            raise
+
+    def _prepare(self) -> None:
+        """Make the directory with what a restore needs to know. Raises NotSupported."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A restored process, in its user namespace, reads here; nobody else gets this far.
+        self._directory.mkdir(mode=0o711)
+        for name in ("ask", "answer"):
+            os.mkfifo(self._directory / name, 0o600)
+        hook = self._directory / "hook"
+        hook.write_text(_HOOK)
+        hook.chmod(0o700)
+        console = os.stat(f"/proc/{self._pid}/root/dev/console")
+        self._manifest = {
+            "version": _VERSION,
+            "name": self._name,
+            "tty": f"{console.st_rdev:x}:{console.st_dev:x}",
+            "externals": [
+                [each.key, each.kind, each.target]
+                for each in externals(self._pid, self._name, self._disks)
+            ],
+            "cgroups": groups(self._group),
+            "kernel": os.uname().release,
+        }
+
+    async def _start(self) -> None:
+        options = [
+            "--tree", str(self._pid),
+            "--images-dir", str(self._directory),
+            "--log-file", criu.DUMP_LOG,
+            "--timeout", str(_TIMEOUT_S),
+            "--ghost-limit", criu.GHOST_LIMIT,
+            "--network-lock", "nftables",
+            "--action-script", str(self._directory / "hook"),
+            *criu.COMMON,
+            *criu.cgroup_roots(f"/{self._group.path}"),
+            *(["--leave-running"] if self._keeps_running else []),
+        ]  # fmt: skip
+        for key, _, target in self._manifest["externals"]:  # type: ignore[attr-defined]
+            options += ["--external", f"mnt[{target}]:{key}"]
+        options += ["--external", f"tty[{self._manifest['tty']}]"]
+        self._begun = time.monotonic()
+        # Its own log says all; a session of its own, as a daemon that ends must not take it along.
+        self._process = await asyncio.create_subprocess_exec(
+            self._program, "dump", *options, stdin=_NULL, stdout=_NULL, stderr=_NULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    async def _dumped(self) -> None:
+        """Wait until all is dumped and nothing runs. Raises Failed when CRIU ends before."""
+        assert self._process is not None
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        ask = os.open(self._directory / "ask", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        loop.add_reader(ask, asked.set)
+        waiting = [asyncio.create_task(each) for each in (_until(asked), self._ended())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(ask)
+            os.close(ask)
+            for each in waiting:
+                each.cancel()
+        if not asked.is_set():
+            raise self._failure()
+
+    async def _ended(self) -> None:
+        assert self._process is not None
+        await self._process.wait()
+
+    def _answer(self, text: str) -> None:
+        """Let the hook go on. Raises OSError when nobody waits for that."""
+        _answer(self._directory, text)
+
+    async def _give_up(self) -> None:
+        """Let the processes go on, and remove what was written, but for the log."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._answer, "no")
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        await asyncio.to_thread(self._keep_log)
+
+    def _keep_log(self) -> None:
+        log = self._directory / criu.DUMP_LOG
+        kept = self._directory.with_name(f"{self._directory.name}.log")
+        if log.exists():
+            log.replace(kept)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _finish(self) -> None:
+        for name in ("ask", "answer", "hook"):
+            (self._directory / name).unlink(missing_ok=True)
+        criu_images.mend(str(self._directory))
+        new = self._directory / f"{MANIFEST}.new"
+        new.write_text(json.dumps(self._manifest))
+        new.rename(self._directory / MANIFEST)
+
+    def _failure(self) -> Failed:
+        reason = criu.cause(str(self._directory / criu.DUMP_LOG))
+        return Failed(f"The memory of {self._name} cannot be saved: {reason}")
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _answer(directory: Path, text: str, patience_s: float = 5.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(directory / "answer", flags)
+            break
+        except OSError as error:
+            # The hook tells first and opens this end then.
+            if error.errno != errno.ENXIO or time.monotonic() > deadline:
+                raise
+            time.sleep(0.0005)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def dismiss(directory: Path) -> None:
+    """Let the processes go on that a dump without a daemon keeps still; blocking, short."""
+    with contextlib.suppress(OSError):
+        _answer(directory, "no", patience_s=0)
+
+
+def externals(pid: int, name: str, disks: frozenset[str]) -> list[External]:
+    """Return the mounts of a running system that its dump must not contain.
+
+    Raises NotSupported for one that a restore could not find again.
+    """
+    found = []
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for number, line in enumerate(file):
+            before, _, after = line.partition(" - ")
+            _, _, _, root, raw = before.split(" ")[:5]
+            target = raw.encode("latin-1", "replace").decode("unicode_escape")
+            kind = _kind(after.split(" ")[0], root, target, disks)
+            if kind == "cgroup":
+                raise NotSupported(
+                    f"The memory of {name} cannot be saved: its init uses control groups of "
+                    "version 1"
+                )
+            if kind:
+                found.append(External(f"m{number}", kind, target))
+    return found
+
+
+def _kind(file_system: str, root: str, target: str, disks: frozenset[str]) -> str:
+    if file_system == "cgroup":
+        return "cgroup"
+    if file_system == "fuse.lxcfs":
+        return "lxcfs"
+    if target in disks:
+        return "disk"
+    if target == "/dev/lxd":
+        return "api"
+    if target == "/dev/console":
+        return "console"
+    return "node" if target in _NODES and root != "/" else ""
+
+
+def groups(group: Group) -> list[list[object]]:
+    """Return the control groups that a system made below its own: path, owner, controllers."""
+    top = f"{group.v2}/p"
+    found: list[list[object]] = []
+    for path, _, _ in os.walk(top):
+        status = os.stat(path)
+        with open(f"{path}/cgroup.subtree_control", encoding="utf-8") as file:
+            handed_down = file.read().split()
+        found.append([os.path.relpath(path, top), status.st_uid, status.st_gid, handed_down])
+    return found

@@ -1,0 +1,220 @@
+"""What has to be mended in a dump before CRIU (4.2) can restore it.
+
+Two things, both in plain files: records of protobuf behind two magic numbers, and archives of
+tmpfs. Source: criu's images/*.proto.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import struct
+import tarfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_O_PATH = 0o10000000
+_O_RDONLY = 0
+_VARINT, _BYTES = 0, 2
+# message: field
+_FILE_ID, _FILE_REG = 2, 3
+_REG_ID, _REG_FLAGS = 1, 2
+_MM_EXE, _MM_VMA = 12, 14
+_VMA_SHMID, _VMA_STATUS = 4, 7
+_VMA_FILE = 1 << 6 | 1 << 7  # private and shared mappings of files
+
+
+def mend(directory: str) -> None:
+    """Mend a finished dump. Raises OSError, ValueError for what is no dump."""
+    _mend_paths(directory)
+    for archive in glob.glob(f"{directory}/tmpfs-dev-*.tar.gz.img"):
+        _mend_archive(archive)
+
+
+class _Message:
+    """A protobuf message as its fields, in order: (number, kind, value)."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.fields: list[tuple[int, int, int | bytes]] = []
+        position = 0
+        while position < len(raw):
+            tag, position = _read_varint(raw, position)
+            number, kind = tag >> 3, tag & 7
+            value: int | bytes
+            if kind == _VARINT:
+                value, position = _read_varint(raw, position)
+            elif kind == _BYTES:
+                size, position = _read_varint(raw, position)
+                value, position = raw[position : position + size], position + size
+            else:
+                size = {1: 8, 5: 4}[kind]
+                value, position = raw[position : position + size], position + size
+            self.fields.append((number, kind, value))
+
+    def number(self, field: int, default: int = 0) -> int:
+        for number, kind, value in self.fields:
+            if number == field and kind == _VARINT:
+                assert isinstance(value, int)
+                return value
+        return default
+
+    def message(self, field: int) -> _Message | None:
+        for number, kind, value in self.fields:
+            if number == field and kind == _BYTES:
+                assert isinstance(value, bytes)
+                return _Message(value)
+        return None
+
+    def set(self, field: int, new: int | bytes) -> None:
+        self.fields = [
+            (number, kind, new if number == field else value) for number, kind, value in self.fields
+        ]
+
+    def encode(self) -> bytes:
+        parts = []
+        for number, kind, value in self.fields:
+            parts.append(_varint(number << 3 | kind))
+            if isinstance(value, int):
+                parts.append(_varint(value))
+            else:
+                parts.append((_varint(len(value)) if kind == _BYTES else b"") + value)
+        return b"".join(parts)
+
+
+def _mend_paths(directory: str) -> None:
+    """Give programs and mappings descriptors that can be mapped.
+
+    systemd from 254 on keeps its executor open with O_PATH; CRIU knows files by inode alone, and
+    would open the executable of its children in the same way.
+    """
+    path = f"{directory}/files.img"
+    if not os.path.exists(path):
+        raise ValueError(f"{directory} is no dump: it has no files.img")
+    head, records = _read(path)
+    files = {record.number(_FILE_ID): record for record in map(_Message, records)}
+    paths = {id for id, file in files.items() if _flags(file) & _O_PATH}
+    if not paths:
+        return
+    copies: dict[int, int] = {}
+    for image in glob.glob(f"{directory}/mm-*.img"):
+        _mend_memory(image, paths, copies, max(files) + 1)
+    for old, new in copies.items():
+        records.append(_readable(files[old], new))
+    if copies:
+        _write(path, head, records)
+
+
+def _mend_memory(path: str, paths: set[int], copies: dict[int, int], free: int) -> None:
+    head, records = _read(path)
+    changed = False
+
+    def copy_of(id: int) -> int:
+        return copies.setdefault(id, free + len(copies))
+
+    for index, raw in enumerate(records):
+        memory = _Message(raw)
+        if memory.number(_MM_EXE) in paths:
+            memory.set(_MM_EXE, copy_of(memory.number(_MM_EXE)))
+            changed = True
+        fields = []
+        for number, kind, value in memory.fields:
+            if number == _MM_VMA and isinstance(value, bytes):
+                area = _Message(value)
+                if area.number(_VMA_STATUS) & _VMA_FILE and area.number(_VMA_SHMID) in paths:
+                    area.set(_VMA_SHMID, copy_of(area.number(_VMA_SHMID)))
+                    value, changed = area.encode(), True
+            fields.append((number, kind, value))
+        memory.fields = fields
+        records[index] = memory.encode()
+    if changed:
+        _write(path, head, records)
+
+
+def _flags(file: _Message) -> int:
+    regular = file.message(_FILE_REG)
+    return 0 if regular is None else regular.number(_REG_FLAGS)
+
+
+def _readable(file: _Message, id: int) -> bytes:
+    copy = _Message(file.encode())
+    regular = copy.message(_FILE_REG)
+    assert regular is not None
+    regular.set(_REG_ID, id)
+    regular.set(_REG_FLAGS, _O_RDONLY)
+    copy.set(_FILE_ID, id)
+    copy.set(_FILE_REG, regular.encode())
+    return copy.encode()
+
+
+def _mend_archive(path: str) -> None:
+    """Put empty files in the place of device nodes, which an instance cannot make.
+
+    What is bind mounted on files of /dev is dumped as if it were in there: the mounts made before
+    the user namespace was entered are locked, and CRIU cannot look below them. A whiteout (0:0),
+    which systemd makes below /run, may be made by anybody.
+    """
+    with tarfile.open(path, "r:gz") as archive:
+        members = [(each, _content(archive, each)) for each in archive]
+    if not any(_is_node(each) for each, _ in members):
+        return
+    with tarfile.open(f"{path}.new", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for member, content in members:
+            if _is_node(member):
+                member.type, member.mode = tarfile.REGTYPE, 0
+            archive.addfile(member, None if content is None else io.BytesIO(content))
+    os.rename(f"{path}.new", path)
+
+
+def _is_node(member: tarfile.TarInfo) -> bool:
+    return (member.ischr() or member.isblk()) and (member.devmajor, member.devminor) != (0, 0)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    file = archive.extractfile(member) if member.isreg() else None
+    return None if file is None else file.read()
+
+
+def _read(path: str) -> tuple[bytes, list[bytes]]:
+    with open(path, "rb") as file:
+        raw = file.read()
+    records, position = [], 8
+    while position < len(raw):
+        (size,) = struct.unpack_from("<I", raw, position)
+        records.append(raw[position + 4 : position + 4 + size])
+        position += 4 + size
+    if position != len(raw):
+        raise ValueError(f"{path} is damaged: its last record is cut off")
+    return raw[:8], records
+
+
+def _write(path: str, head: bytes, records: Iterable[bytes]) -> None:
+    with open(f"{path}.new", "wb") as file:
+        file.write(head)
+        for each in records:
+            file.write(struct.pack("<I", len(each)) + each)
+    os.rename(f"{path}.new", path)
+
+
+def _read_varint(raw: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = raw[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

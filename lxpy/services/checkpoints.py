@@ -1,0 +1,125 @@
+"""Memory of instances on disk: dumped when they stop with their state, or with a snapshot.
+
+    LXPY_DIR/states/INSTANCE/stop/         of an instance that was stopped with its state
+    LXPY_DIR/states/INSTANCE/@SNAPSHOT/    of a snapshot
+
+A directory is whole when it has a manifest. What is in memory is as secret as what is on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lxpy.errors import BadRequest
+from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.model import Instance
+from lxpy.runtime import criu
+from lxpy.runtime.checkpoint import Dump, dismiss
+from lxpy.runtime.container import Runtime
+from lxpy.services.criu import Criu
+from lxpy.threads import in_thread
+
+_STOP = "stop"
+
+
+class Checkpoints:
+    """The dumps of all instances."""
+
+    def __init__(self, root: Path, runtime: Runtime, program: Criu) -> None:
+        self._root = root
+        self._runtime = runtime
+        self._program = program
+
+    async def start(self) -> None:
+        """Let go of what a former daemon was dumping; remove what it did not finish."""
+        await in_thread(self._sweep)
+
+    def _sweep(self) -> None:
+        for directory in self._root.glob("*/*"):
+            if directory.is_dir() and not (directory / criu.MANIFEST).exists():
+                dismiss(directory)
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def place(self, unique: str, snapshot: str = "") -> Path:
+        """Return the directory of an instance's state, or of a snapshot's."""
+        return self._root / unique / (f"@{snapshot}" if snapshot else _STOP)
+
+    async def exists(self, unique: str, snapshot: str = "") -> bool:
+        """Tell whether there is such a dump, whole."""
+        return await in_thread((self.place(unique, snapshot) / criu.MANIFEST).exists)
+
+    @asynccontextmanager
+    async def dumped(
+        self, instance: Instance, snapshot: str = "", *, keeps_running: bool
+    ) -> AsyncIterator[Dump]:
+        """Dump a running instance; during the block its processes stand still.
+
+        When the block raises they go on, and nothing is left. Raises Failed, NotSupported,
+        BadRequest.
+        """
+        program = await self._program.find()
+        place = self.place(instance.unique_name, snapshot)
+        new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+        targets = frozenset(
+            os.path.normpath(f"/{device['path']}")
+            for device in instance.expanded_devices.values()
+            if device.get("type") == "disk" and device.get("path", "/") != "/"
+        )
+        dump = self._runtime.dump(
+            instance.unique_name, program, new, targets, keeps_running=keeps_running
+        )
+        async with dump:
+            yield dump
+        await in_thread(_put, new, place)
+
+    async def remove(self, unique: str, snapshot: str = "") -> None:
+        """Remove a dump; one that does not exist is none."""
+        await in_thread(shutil.rmtree, self.place(unique, snapshot), True)
+
+    async def forget(self, unique: str) -> None:
+        """Remove all that an instance has."""
+        await in_thread(shutil.rmtree, self._root / unique, True)
+
+    async def rename(self, old: str, new: str) -> None:
+        """Follow an instance to its new name."""
+
+        def move() -> None:
+            if (self._root / old).exists():
+                shutil.rmtree(self._root / new, ignore_errors=True)
+                os.rename(self._root / old, self._root / new)
+
+        await in_thread(move)
+
+    async def plan(
+        self, instance: Instance, nics: Sequence[NicPlan], snapshot: str
+    ) -> tuple[tuple[NicPlan, ...], Mapping[str, Any]]:
+        """Return the nics as a restore makes them, and what the runtime restores from.
+
+        Raises BadRequest when there is no dump, NotSupported without a usable CRIU.
+        """
+        unique = instance.unique_name
+        if not await self.exists(unique, snapshot):
+            raise BadRequest("The instance has no existing state to restore")
+        made = tuple(
+            replace(each, host_name=each.host_name or f"veth{secrets.token_hex(4)}", made=True)
+            for each in nics
+        )
+        dump = {
+            "program": await self._program.find(),
+            "images": str(self.place(unique, snapshot)),
+            "veths": [[each.name, each.host_name] for each in made],
+        }
+        return made, dump
+
+
+def _put(new: Path, place: Path) -> None:
+    """Give a finished dump its name; it takes the place of an older one."""
+    shutil.rmtree(place, ignore_errors=True)
+    os.rename(new, place)
