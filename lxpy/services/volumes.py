@@ -15,7 +15,7 @@ from lxpy.db import intents
 from lxpy.db import volumes as queries
 from lxpy.db.engine import Database
 from lxpy.db.rows import VolumeRow
-from lxpy.errors import BadRequest, Conflict, Failed
+from lxpy.errors import BadRequest, Conflict
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.expand import merge_patch
 from lxpy.services import volume_views as views
@@ -115,17 +115,15 @@ class Volumes:
         async with self._db.read() as session:
             return views.of_row(await find(session, place), await self._users.urls(session))
 
-    async def usage(self, place: Place) -> api.Space:
-        """Return the bytes a volume takes. Raises NotFound; Failed where the pool cannot tell."""
+    async def usage(self, place: Place) -> api.Space | None:
+        """Return the bytes a volume takes, None where that is not known without counting.
+
+        Raises NotFound, BadRequest.
+        """
         await self.get(place)
         pool = await self._pools.pool(place.pool)
         used = await self._pools.storage.usage(pool, await self._stored(place))
-        if used is None:
-            raise Failed(
-                f'Not supported: what volume "{place.name}" takes is not known without counting: a '
-                "size makes it known"
-            )
-        return api.Space(used=used.used, total=used.total)
+        return None if used is None else api.Space(used=used.used, total=used.total)
 
     async def _stored(self, place: Place) -> Volume:
         """Return an existing volume of any type as storage knows it."""

@@ -162,7 +162,7 @@ class VolumeHandlers:
         return http.empty()
 
     async def state(self, request: web.Request) -> web.Response:
-        """Reply with how much a volume takes."""
+        """Reply with how much a volume takes; null where that is not known without counting."""
         return http.sync({"usage": await self._volumes.usage(_place(request))})
 
 
