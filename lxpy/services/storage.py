@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 import structlog
@@ -38,7 +39,10 @@ _log = structlog.get_logger()
 
 
 class Pools:
-    """The storage pools of this installation; `storage` is what works on their files."""
+    """The storage pools of this installation; `storage` is what works on their files.
+
+    `deleting` is around the deletion of one.
+    """
 
     def __init__(
         self, db: Database, root: Path, store: InstanceStore, locks: Locks, lifecycle: Lifecycle
@@ -48,6 +52,7 @@ class Pools:
         self._store = store
         self._locks = locks
         self._lifecycle = lifecycle
+        self.deleting: Callable[[Pool], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
         self._pools: dict[str, Pool] = {}
         self._descriptions: dict[str, str] = {}
         self._broken: dict[str, str] = {}
@@ -94,6 +99,10 @@ class Pools:
         if name in self._broken:
             await self._try_again(pool)
         return pool
+
+    def usable(self) -> dict[str, Pool]:
+        """Return the pools that are there, as far as is known."""
+        return {name: each for name, each in self._pools.items() if name not in self._broken}
 
     def check_root(self, pool: Pool, device: Mapping[str, str]) -> None:
         """Raise InvalidConfig when a root disk asks for what its pool cannot give (a quota)."""
@@ -183,11 +192,12 @@ class Pools:
                     f"The storage pool is currently in use: by {', '.join(used[:5])}; remove "
                     "that first"
                 )
-            await self.storage.delete(pool)
-            async with self._db.write() as session:
-                row = await queries.find(session, name)
-                if row is not None:
-                    await session.delete(row)
+            async with self.deleting(pool):
+                await self.storage.delete(pool)
+                async with self._db.write() as session:
+                    row = await queries.find(session, name)
+                    if row is not None:
+                        await session.delete(row)
             for kept in (self._pools, self._descriptions, self._broken):
                 kept.pop(name, None)
         self._tell("storage-pool-deleted", name)

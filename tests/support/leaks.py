@@ -16,6 +16,9 @@ KEPT = (
     *(
         "storage-pools/*/images/*",
         "networks/*/dnsmasq.*",
+        "database",
+        "records",
+        "storage-pools/*/records",
         "logs/lxpyd*",
         ".tmp*",
         "tmp/*",
