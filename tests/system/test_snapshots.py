@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,31 @@ def snapshots(daemon: Daemon, name: str) -> list[str]:
     return [url.removeprefix(prefix) for url in found]
 
 
-def on_disk(daemon: Daemon, name: str) -> list[str]:
-    place = daemon.directory / "storage-pools/default/containers-snapshots" / name
+def on_disk(daemon: Daemon, name: str, pool: str = "default") -> list[str]:
+    place = daemon.directory / "storage-pools" / pool / "containers-snapshots" / name
     return sorted(path.name for path in place.iterdir()) if place.exists() else []
+
+
+@pytest.fixture(params=["dir", "btrfs"])
+def pool(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[str]:
+    """A pool of each driver that needs no host of its own; deleted after the test."""
+    if request.param == "dir":
+        yield "default"
+        return
+    if not shutil.which("mkfs.btrfs"):
+        pytest.skip("needs btrfs-progs")
+    wish = {"name": "other", "driver": "btrfs", "config": {"size": "512MiB"}}
+    daemon.api.post("/1.0/storage-pools", wish)
+    yield "other"
+    for name in daemon.instances():
+        daemon.delete(name)
+    daemon.api.delete("/1.0/storage-pools/other")
+    (daemon.directory / "disks").rmdir()
+
+
+def on(pool: str) -> dict[str, dict[str, str]]:
+    """Return the devices of an instance on a pool."""
+    return {"root": {"type": "disk", "path": "/", "pool": pool}}
 
 
 def write(daemon: Daemon, name: str, text: str) -> None:
@@ -112,12 +136,12 @@ def test_refusals(daemon: Daemon, launch: Launch) -> None:
     assert snapshots(daemon, name) == ["s"] == on_disk(daemon, name)
 
 
-def test_restore_a_running_instance(daemon: Daemon, launch: Launch) -> None:
-    api, name = daemon.api, launch(config={"user.k": "one"})
+def test_restore_a_running_instance(daemon: Daemon, launch: Launch, pool: str) -> None:
+    api, name = daemon.api, launch(config={"user.k": "one"}, devices=on(pool))
     write(daemon, name, "one")
     take(daemon, name, "s1")
     write(daemon, name, "two")
-    device = {"x": {"type": "disk", "source": "/var/tmp", "path": "/mnt"}}
+    device = {**on(pool), "x": {"type": "disk", "source": "/var/tmp", "path": "/mnt"}}
     api.patch(f"/1.0/instances/{name}", {"config": {"user.k": "two"}, "devices": device})
     take(daemon, name, "s2")
     before, pid = api.get(f"/1.0/instances/{name}"), daemon.init_pid(name)
@@ -125,7 +149,7 @@ def test_restore_a_running_instance(daemon: Daemon, launch: Launch) -> None:
     after = api.get(f"/1.0/instances/{name}")
     assert daemon.out(name, "cat", "/root/file") == "one"
     assert after["status"] == "Running" and daemon.init_pid(name) != pid
-    assert after["config"]["user.k"] == "one" and after["devices"] == {}
+    assert after["config"]["user.k"] == "one" and after["devices"] == on(pool)
     for key in ("volatile.uuid", "volatile.eth0.hwaddr", "volatile.idmap.base"):
         assert after["config"][key] == before["config"][key]
     assert after["config"]["volatile.last_state.power"] == "RUNNING"
@@ -186,18 +210,17 @@ def copy(daemon: Daemon, source: str, name: str, **fields: Any) -> None:
     daemon.api.post("/1.0/instances", body)
 
 
-@pytest.mark.parametrize("other_pool", [False, True])
-def test_copies(daemon: Daemon, launch: Launch, other_pool: bool) -> None:
-    api, name = daemon.api, launch()
+@pytest.mark.parametrize("target_pool", ["default", "second"])
+def test_copies(daemon: Daemon, launch: Launch, pool: str, target_pool: str) -> None:
+    api, name = daemon.api, launch(devices=on(pool))
     for text in ("one", "two"):
         write(daemon, name, text)
         take(daemon, name, text)
     write(daemon, name, "three")
     names = [daemon.name() for _ in range(3)]
-    pool: dict[str, Any] = {}
-    if other_pool:
-        api.post("/1.0/storage-pools", {"name": "other", "driver": "dir"})
-        pool = {"devices": {"root": {"type": "disk", "path": "/", "pool": "other"}}}
+    if target_pool == "second":
+        api.post("/1.0/storage-pools", {"name": "second", "driver": "dir"})
+    devices = on(pool if target_pool == "default" else target_pool)
     try:
         whole, alone, of_one = names
         for target, fields in [
@@ -206,7 +229,8 @@ def test_copies(daemon: Daemon, launch: Launch, other_pool: bool) -> None:
             (of_one, {"source": f"{name}/one"}),
         ]:
             api.post(
-                "/1.0/instances", {"name": target, "source": {"type": "copy", **fields}, **pool}
+                "/1.0/instances",
+                {"name": target, "source": {"type": "copy", **fields}, "devices": devices},
             )
         assert snapshots(daemon, whole) == ["one", "two"]
         assert snapshots(daemon, alone) == snapshots(daemon, of_one) == []
@@ -224,12 +248,12 @@ def test_copies(daemon: Daemon, launch: Launch, other_pool: bool) -> None:
     finally:
         for each in names:
             daemon.delete(each)
-        if other_pool:
-            api.delete("/1.0/storage-pools/other")
+        if target_pool == "second":
+            api.delete("/1.0/storage-pools/second")
 
 
-def test_a_copy_is_refreshed(daemon: Daemon, launch: Launch) -> None:
-    api, name, target = daemon.api, launch(), daemon.name()
+def test_a_copy_is_refreshed(daemon: Daemon, launch: Launch, pool: str) -> None:
+    api, name, target = daemon.api, launch(devices=on(pool)), daemon.name()
     write(daemon, name, "one")
     for snapshot in ("s1", "s2"):
         take(daemon, name, snapshot)
@@ -245,7 +269,7 @@ def test_a_copy_is_refreshed(daemon: Daemon, launch: Launch) -> None:
         own = api.get(f"/1.0/instances/{target}")["config"]
         copy(daemon, name, target, refresh=True)
         assert snapshots(daemon, target) == ["s3", "s2"]
-        assert on_disk(daemon, target) == ["s2", "s3"]
+        assert on_disk(daemon, target, pool) == ["s2", "s3"]
         assert api.get(f"/1.0/instances/{target}")["config"] == own
         change(daemon, target, "start")
         assert daemon.out(target, "cat", "/root/file") == "three"
@@ -324,8 +348,8 @@ def test_schedules(daemon: Daemon, launch: Launch) -> None:
     assert snapshots(daemon, stopped) == []
 
 
-def test_differences(daemon: Daemon, launch: Launch) -> None:
-    api, name = daemon.api, launch()
+def test_differences(daemon: Daemon, launch: Launch, pool: str) -> None:
+    api, name = daemon.api, launch(devices=on(pool))
     daemon.exec(name, "sh", "-c", "mkdir /root/d; echo 1 > /root/d/kept; echo 1 > /root/changed")
     take(daemon, name, "s1")
     assert changes(daemon, name, "s1", "s1") == {}

@@ -57,10 +57,10 @@ class Chains:
         It goes with the next `sweep` unless it gets a user.
         """
         layer = self._pool / "layers" / secrets.token_hex(8)
-        os.mkdir(layer, 0o700)
-        if below is not None:
-            os.symlink(os.path.relpath(below, layer), layer / BELOW)
-            with self.settled() as users:
+        with self.settled() as users:  # counted before: a first count must not see it
+            os.mkdir(layer, 0o700)
+            if below is not None:
+                os.symlink(os.path.relpath(below, layer), layer / BELOW)
                 users[below] += 1
         return layer
 

@@ -176,7 +176,7 @@ class Stacked:
 
     def _name(self, place: Path, layer: Path, metadata: Path | None) -> None:
         """Give a volume or snapshot with this head its name. Raises Conflict."""
-        with layout.told(self.pool):
+        with layout.told(self.pool), self._chains.settled():  # a first count would see it, too
             new = layout.unfinished(place)
             _make_directory(new)
             try:
