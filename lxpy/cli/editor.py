@@ -46,13 +46,19 @@ def _run_editor(text: str) -> str:
     with tempfile.NamedTemporaryFile("w", prefix="lxpy-", suffix=".yaml", delete=False) as file:
         file.write(text)
     try:
-        subprocess.run([*_editor(), file.name], check=True)
+        open_in_editor(file.name)
         with open(file.name, encoding="utf-8") as edited:
             return edited.read()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise BadRequest(f"The editor failed: {error}") from error
     finally:
         os.unlink(file.name)
+
+
+def open_in_editor(path: str) -> None:
+    """Let the user edit a file. Raises BadRequest when there is no editor, or it fails."""
+    try:
+        subprocess.run([*_editor(), path], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BadRequest(f"The editor failed: {error}") from error
 
 
 def _editor() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from lxpy.cli.declare import argument, command, flag, names, option
 from lxpy.cli.image_alias import set_aliases
 from lxpy.cli.making import fingerprint
-from lxpy.cli.progress import Line
+from lxpy.cli.progress import Meter
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs
 from lxpy.client.client import Client, Json, succeeded
@@ -74,10 +73,10 @@ def _upload(
         headers["X-LXD-public"] = "true"
     if properties:
         headers["X-LXD-properties"] = query(properties).removeprefix("?")
-    meter = _Meter(client, "Transferring image")
+    meter = Meter(client, "Transferring image")
     if rootfs is None:
         headers["Content-Type"] = "application/octet-stream"
-        body = Upload(source.stat().st_size, meter.watch(_blocks(source), source.stat().st_size))
+        body = Upload(source.stat().st_size, meter.watch(blocks(source), source.stat().st_size))
     else:
         body, headers["Content-Type"] = _multipart(source, rootfs, meter)
     events = client.events("operation") if client.watcher is not None else None
@@ -92,7 +91,7 @@ def _upload(
             events.close()
 
 
-def _multipart(metadata: Path, rootfs: Path, meter: _Meter) -> tuple[Upload, str]:
+def _multipart(metadata: Path, rootfs: Path, meter: Meter) -> tuple[Upload, str]:
     """Return both files as one body, and its content type."""
     boundary = f"lxpy-{os.urandom(16).hex()}"
     heads = [
@@ -108,9 +107,9 @@ def _multipart(metadata: Path, rootfs: Path, meter: _Meter) -> tuple[Upload, str
 
     def pieces() -> Iterator[bytes]:
         yield heads[0]
-        yield from _blocks(metadata)
+        yield from blocks(metadata)
         yield b"\r\n" + heads[1]
-        yield from _blocks(rootfs)
+        yield from blocks(rootfs)
         yield tail
 
     length = sum(map(len, heads)) + len(b"\r\n") + len(tail) + size
@@ -119,39 +118,11 @@ def _multipart(metadata: Path, rootfs: Path, meter: _Meter) -> tuple[Upload, str
     ), f"multipart/form-data; boundary={boundary}"
 
 
-def _blocks(file: Path) -> Iterator[bytes]:
+def blocks(file: Path) -> Iterator[bytes]:
+    """Yield a file's content."""
     with file.open("rb") as opened:
         while block := opened.read(BLOCK_BYTES):
             yield block
-
-
-class _Meter:
-    """Shows on the client's progress line how far a transfer is."""
-
-    def __init__(self, client: Client, what: str) -> None:
-        self._line = client.watcher if isinstance(client.watcher, Line) else None
-        self._what = what
-
-    def watch(self, pieces: Iterator[bytes], total: int) -> Iterator[bytes]:
-        """Pass pieces on; `total` is their size in bytes, -1 if unknown."""
-        if self._line is None:
-            yield from pieces
-            return
-        done, began, told = 0, time.monotonic(), 0.0
-        for piece in pieces:
-            yield piece
-            done += len(piece)
-            now = time.monotonic()
-            if now - told >= 0.1:
-                told = now
-                share = f"{done * 100 // total}%" if total > 0 else f"{done / 1e6:.2f}MB"
-                speed = done / max(now - began, 1e-3) / 1e6
-                self._line.show(f"{self._what}: {share} ({speed:.2f}MB/s)")
-
-    def end(self) -> None:
-        """Wipe the line."""
-        if self._line is not None:
-            self._line.clear()
 
 
 @command(None, "export", short_help="Export and download images")
@@ -168,7 +139,7 @@ def export(session: Session, name: str, target: str | None, vm: bool) -> None:
     mark = fingerprint(client, word)
     place = Path(target or ".")
     response = client.download(f"/1.0/images/{quote(mark)}/export")
-    meter = _Meter(client, "Exporting the image")
+    meter = Meter(client, "Exporting the image")
     pieces = meter.watch(response.pieces(), response.length)
     kind = response.headers.get("content-type", "")
     if kind.startswith("multipart/"):
@@ -176,7 +147,7 @@ def export(session: Session, name: str, target: str | None, vm: bool) -> None:
     else:
         filename = _parameter(response.headers.get("content-disposition", ""), "filename")
         path = place / mark if place.is_dir() else place
-        _save(pieces, path.with_name(path.name + extension(filename)))
+        save(pieces, path.with_name(path.name + extension(filename)))
     meter.end()
     session.say("Image exported successfully!")
 
@@ -192,7 +163,7 @@ def _parameter(header: str, name: str) -> str:
     return found[1] if found else ""
 
 
-def _save(pieces: Iterator[bytes], path: Path) -> None:
+def save(pieces: Iterator[bytes], path: Path) -> None:
     """Write a file that is there only when it is complete."""
     part = path.with_name(f".{path.name}.part")
     try:
@@ -218,7 +189,7 @@ def _save_parts(pieces: Iterator[bytes], kind: str, place: Path, mark: str) -> N
             path = place / f"{'meta-' if first else ''}{mark}{end}"
         else:
             path = place.with_name(f"{place.name}{'' if first else '.root'}{end}")
-        _save(reader.body(), path)
+        save(reader.body(), path)
 
 
 class _Parts:

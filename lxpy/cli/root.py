@@ -18,6 +18,7 @@ VERBS = {
     "delete": "lxpy.cli.delete:delete",
     "doctor": "lxpy.cli.doctor:doctor",
     "exec": "lxpy.cli.exec:run",
+    "file": "lxpy.cli.file:file",
     "help": "lxpy.cli.help:help_command",
     "image": "lxpy.cli.image:image",
     "info": "lxpy.cli.info:info",

@@ -23,7 +23,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 
 class Upload:
-    """A request body that is produced piece by piece, and how long it will be in bytes."""
+    """A request body that is produced piece by piece; its length in bytes, -1 for unknown."""
 
     __slots__ = ("length", "pieces")
 
@@ -79,6 +79,13 @@ def _connect_in(sock: socket.socket, path: str) -> None:
         os.close(directory)
 
 
+def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Wrap the pieces of a body whose length nobody knows."""
+    for piece in filter(None, pieces):
+        yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
 class Connection:
     """A connection to the daemon at `path`; used for one request after another, or upgraded."""
 
@@ -103,17 +110,18 @@ class Connection:
         """Send a request. A server that answers before it has read everything may do so."""
         lines = [f"{method} {target} HTTP/1.1", "Host: lxpy"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body is not None:
-            lines.append(
-                f"Content-Length: {body.length if isinstance(body, Upload) else len(body)}"
-            )
+        length = body.length if isinstance(body, Upload) else len(body or b"")
+        if length < 0:
+            lines.append("Transfer-Encoding: chunked")
+        elif body is not None:
+            lines.append(f"Content-Length: {length}")
         elif method in ("POST", "PUT", "PATCH"):
             lines.append("Content-Length: 0")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
         try:
             if isinstance(body, Upload):
                 self.sock.sendall(head)
-                for piece in body.pieces:
+                for piece in _chunked(body.pieces) if length < 0 else body.pieces:
                     self.sock.sendall(piece)
             else:
                 self.sock.sendall(head + (body or b""))
@@ -178,6 +186,10 @@ class Response:
     def length(self) -> int:
         """The body's length in bytes, -1 when the server does not say."""
         return self._length
+
+    def close(self) -> None:
+        """Leave the body unread."""
+        self._connection.close()
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes, then close. Raises Refused when it is cut short."""

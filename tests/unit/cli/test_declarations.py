@@ -19,6 +19,7 @@ VERBS = """
 config get, config set, config unset, config show, config edit
 config device add, config device remove, config device set, config device get
 config device unset, config device list, config device show, config device override
+file push, file pull, file edit, file delete, file create
 console, copy, delete, exec, help, info, init, launch, list, monitor, move
 image list, image info, image import, image export, image delete, image show, image edit
 image copy, image refresh, image get-property, image set-property, image unset-property

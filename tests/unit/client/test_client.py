@@ -104,6 +104,19 @@ def test_body_in_pieces(serve: Serve) -> None:
     assert client.get("/1.0") == list(range(1000))
 
 
+def test_a_body_of_unknown_length(serve: Serve) -> None:
+    seen = bytearray()
+
+    def answer(connection: socket.socket) -> None:
+        while not seen.endswith(b"\r\n0\r\n\r\n"):
+            seen.extend(connection.recv(4096))
+        connection.sendall(envelope(metadata={}))
+
+    serve(answer).ask("POST", "/1.0/x", Upload(-1, iter([b"ab", b"", b"c" * 20])))
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in seen
+    assert seen.endswith(b"\r\n\r\n2\r\nab\r\n14\r\n" + b"c" * 20 + b"\r\n0\r\n\r\n")
+
+
 def test_chunked(serve: Serve) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = serve(saying(head, b"5\r\nhello\r\n", b"6;x=y\r\n world", b"\r\n0\r\n\r\n"))
