@@ -34,6 +34,11 @@ profile device add, profile device remove, profile device list
 start, stop, version
 storage list, storage show, storage info, storage create, storage delete, storage edit
 storage get, storage set, storage unset, storage volume list, storage volume show
+storage volume create, storage volume delete, storage volume rename, storage volume info
+storage volume get, storage volume set, storage volume unset, storage volume edit
+storage volume attach, storage volume detach, storage volume attach-profile
+storage volume detach-profile, storage volume copy, storage volume move
+storage volume snapshot, storage volume restore
 snapshot create, snapshot list, snapshot delete, snapshot rename, snapshot diff, restore
 doctor, completion, manpage, shutdown, resume, shell, image build
 """
