@@ -139,10 +139,11 @@ class Application:
         self.files = Files(store, locks, pools, runtime, lifecycle)
         self.starter.on_prepare = self.files.left
         self.views = Views(store.snapshots, runtime, self.power, self.networks)
-        self.snapshot_files = SnapshotFiles(store, journal, pools)
+        self.snapshot_files = SnapshotFiles(store, journal, pools, self.checkpoints)
         self.snapshots = Snapshots(
-            store=store, locks=locks, files=self.snapshot_files, pools=pools, power=self.power,
-            runtime=runtime, views=self.views, registry=registry, lifecycle=lifecycle,
+            store=store, locks=locks, files=self.snapshot_files, checkpoints=self.checkpoints,
+            pools=pools, power=self.power, runtime=runtime, views=self.views, registry=registry,
+            lifecycle=lifecycle,
         )  # fmt: skip
         self.minutely = Minutely()
         self.minutely.add(Schedule(store, self.snapshots, self.power, registry).minutely)

@@ -83,19 +83,10 @@ class Checkpoints:
         """Remove a dump; one that does not exist is none."""
         await in_thread(shutil.rmtree, self.place(unique, snapshot), True)
 
-    async def forget(self, unique: str) -> None:
-        """Remove all that an instance has."""
-        await in_thread(shutil.rmtree, self._root / unique, True)
-
-    async def rename(self, old: str, new: str) -> None:
-        """Follow an instance to its new name."""
-
-        def move() -> None:
-            if (self._root / old).exists():
-                shutil.rmtree(self._root / new, ignore_errors=True)
-                os.rename(self._root / old, self._root / new)
-
-        await in_thread(move)
+    async def rename_snapshot(self, unique: str, old: str, new: str) -> None:
+        """Follow a snapshot to its new name; one without a dump has nothing to follow."""
+        if await self.exists(unique, old):
+            await in_thread(_put, self.place(unique, old), self.place(unique, new))
 
     async def plan(
         self, instance: Instance, nics: Sequence[NicPlan], snapshot: str

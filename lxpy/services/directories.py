@@ -108,6 +108,10 @@ class Directories:
         """Return the directory of one instance's logs."""
         return self.all_logs / unique_name
 
+    def states_of(self, unique_name: str) -> Path:
+        """Return the directory of one instance's memory."""
+        return self.states / unique_name
+
     def make(self) -> None:
         """Make what must be there before anything else. Raises OSError."""
         self.root.mkdir(mode=0o711, parents=True, exist_ok=True)

@@ -125,8 +125,8 @@ class Instances:
                 except BaseException:
                     await self._pools.storage.rename(pool, volume_of(new), old.name)
                     raise
-            logs = self._directories.logs
-            await in_thread(_move, logs(old.unique_name), logs(new.unique_name))
+            for place in (self._directories.logs, self._directories.states_of):
+                await in_thread(_move, place(old.unique_name), place(new.unique_name))
         context = {"old_name": name}
         self._lifecycle.emit("instance-renamed", f"/1.0/instances/{new_name}", project, context)
 
@@ -176,7 +176,8 @@ class Instances:
         pool = await self._pools.pool(pool_name)
         volume = Volume(name, VolumeType.CONTAINER, project)
         await self._pools.storage.delete_volume(pool, volume)
-        await in_thread(shutil.rmtree, self._directories.logs(unique), True)
+        for place in (self._directories.logs, self._directories.states_of):
+            await in_thread(shutil.rmtree, place(unique), True)
 
     def _spawn(self, description: str, project: str, name: str, work: Work) -> Operation:
         resources = {"instances": [f"/1.0/instances/{name}"]}

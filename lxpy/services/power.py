@@ -216,25 +216,35 @@ class Power:
     # With the instance's lock held
 
     @asynccontextmanager
-    async def interrupted(self, instance: Instance) -> AsyncIterator[None]:
+    async def interrupted(
+        self, instance: Instance, *, goes_on_from: str = ""
+    ) -> AsyncIterator[None]:
         """Have an instance stopped, by force, for the length of a block.
 
-        If it ran, it starts again after that, as the store has it then. Raises LxpyError.
+        If it ran, it starts again after that, as the store has it then; in any case it goes on from
+        the state of the snapshot `goes_on_from`, if one is given. Raises LxpyError.
         """
-        if not self.is_running(instance):
-            yield
-            return
-        await self._stop(instance, force=True, timeout_s=None, returns=True)
-        await self._left(instance)
+        ran = self.is_running(instance)
+        if ran:
+            await self._stop(instance, force=True, timeout_s=None, returns=True)
+            await self._left(instance)
         try:
             yield
         except BaseException:
-            try:
-                await self._start(self._store.get(instance.project, instance.name))
-            except LxpyError as error:
-                _log.warning("not started again", instance=instance.unique_name, error=str(error))
+            if ran:
+                await self._try_start(instance)
             raise
-        await self._start(self._store.get(instance.project, instance.name))
+        current = self._store.get(instance.project, instance.name)
+        if goes_on_from:
+            await self._start(current, saved=True, state=goes_on_from)
+        elif ran:
+            await self._start(current)
+
+    async def _try_start(self, instance: Instance) -> None:
+        try:
+            await self._start(self._store.get(instance.project, instance.name))
+        except LxpyError as error:
+            _log.warning("not started again", instance=instance.unique_name, error=str(error))
 
     async def _start(self, instance: Instance, *, saved: bool = False, state: str = "") -> None:
         """Start it, or, `saved`, restore it from its own state or from that of a snapshot."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from lxpy.errors import LxpyError
 from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime, StartFailed
+from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.power import Power
 
 
@@ -58,3 +59,23 @@ class Pause:
         except (LxpyError, OSError):
             if self._power.is_running(self._instance):
                 raise
+
+
+class Saving:
+    """A storage driver's `Quiet` that saves an instance's memory: once, for a snapshot."""
+
+    def __init__(self, checkpoints: Checkpoints, instance: Instance, snapshot: str) -> None:
+        self.lasted_s: float | None = None
+        self.freezes = ""  # CRIU lets its processes go on by itself, whatever happens to us
+        self._checkpoints = checkpoints
+        self._instance = instance
+        self._snapshot = snapshot
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        """Stop its processes and save their memory, then let them go on. Raises Failed."""
+        async with self._checkpoints.dumped(
+            self._instance, self._snapshot, keeps_running=True
+        ) as dump:
+            yield
+        self.lasted_s = dump.frozen_s

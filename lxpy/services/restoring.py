@@ -56,17 +56,12 @@ class Restoring:
         Raises NotFound, BadRequest.
         """
         self._store.get(project, name)
-        if stateful:
-            raise BadRequest(
-                "The snapshot has no state of processes: stateful snapshots are not in this "
-                "version of lxpy"
-            )
-
         wanted = snapshot.removeprefix(f"{name}/")  # lxc writes "INSTANCE/SNAPSHOT"
 
         async def work(_: Operation) -> None:
             async with self._locks.hold("instance", project, name):
-                await self.apply(self._store.get(project, name), wanted)
+                instance = self._store.get(project, name)
+                await self.apply(instance, wanted, stateful=stateful)
 
         return self._registry.spawn(
             "Restoring snapshot",
@@ -75,14 +70,19 @@ class Restoring:
             resources={"instances": [f"/1.0/instances/{name}"]},
         )
 
-    async def apply(self, instance: Instance, name: str) -> None:
-        """Restore a snapshot, the instance's lock held. Raises LxpyError with nothing changed."""
+    async def apply(self, instance: Instance, name: str, *, stateful: bool = False) -> None:
+        """Restore a snapshot, the instance's lock held; `stateful` with its memory.
+
+        Raises LxpyError with nothing changed.
+        """
         found = self._store.snapshots.find(instance.id, name)
         if found is None:
             raise NotFound(f"Snapshot {instance.name}/{name} does not exist")
+        if stateful and not found.stateful:
+            raise BadRequest(f'Snapshot "{instance.name}/{name}" has no state of processes')
         await self._restored(instance, found)  # what is wrong with it is said before it is stopped
         pool = await self._pools.pool(instance.root_device[1]["pool"])
-        async with self._power.interrupted(instance):
+        async with self._power.interrupted(instance, goes_on_from=name if stateful else ""):
             instance = self._store.get(instance.project, instance.name)
             await self._swap(instance, await self._restored(instance, found), found, pool)
         context = {"snapshot": f"{instance.name}/{name}"}

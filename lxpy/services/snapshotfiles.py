@@ -1,4 +1,4 @@
-"""The row and the files of a snapshot come and go together, whatever happens in between.
+"""Row, files and memory of a snapshot come and go together, whatever happens in between.
 
 Each change of the disk is noted before; `handlers` finish or undo what a daemon left.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from lxpy.errors import Conflict
-from lxpy.instances.model import Instance, Snapshot
+from lxpy.instances.model import Instance, Snapshot, unique_name
+from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
@@ -23,10 +24,13 @@ Make = Callable[[Pool, Volume], Awaitable[Snapshot]]
 class SnapshotFiles:
     """Makes, renames and removes snapshots; the instance's lock is held."""
 
-    def __init__(self, store: InstanceStore, journal: Journal, pools: Pools) -> None:
+    def __init__(
+        self, store: InstanceStore, journal: Journal, pools: Pools, checkpoints: Checkpoints
+    ) -> None:
         self._store = store
         self._journal = journal
         self._pools = pools
+        self._checkpoints = checkpoints
 
     async def add(self, instance: Instance, name: str, make: Make, *, paused: str) -> Snapshot:
         """Make a snapshot; `paused` names what stands still meanwhile, see `Pause.freezes`.
@@ -39,11 +43,15 @@ class SnapshotFiles:
             "snapshot", instance.project, instance.name,
             pool=pool.name, snapshot=name, paused=paused,
         ) as intent:  # fmt: skip
-            made = await make(pool, volume)
+            try:
+                made = await make(pool, volume)
+            except BaseException:
+                await self._checkpoints.remove(instance.unique_name, name)
+                raise
             try:
                 return await self._store.snapshots.add(made, ends=intent)
             except BaseException:
-                await self._pools.storage.delete_volume(pool, volume)
+                await self._delete(pool, volume)
                 raise
 
     async def rename(self, instance: Instance, old: Snapshot, name: str) -> None:
@@ -59,6 +67,7 @@ class SnapshotFiles:
             except BaseException:
                 await self._pools.storage.rename(pool, volume.at(name), old.name)
                 raise
+            await self._checkpoints.rename_snapshot(instance.unique_name, old.name, name)
 
     async def remove(self, instance: Instance, snapshot: Snapshot) -> None:
         """Remove a snapshot. Raises Conflict while it is in use, LxpyError."""
@@ -68,7 +77,7 @@ class SnapshotFiles:
             pool=pool.name, snapshot=snapshot.name,
         )  # fmt: skip
         try:
-            await self._pools.storage.delete_volume(pool, volume)
+            await self._delete(pool, volume)
         except BaseException:
             await self._journal.end(intent)
             raise
@@ -98,8 +107,7 @@ class SnapshotFiles:
 
     async def _undo_add(self, intent: Intent) -> None:
         if self._row(intent, intent.data["snapshot"]) is None:
-            pool, volume = await self._place(intent)
-            await self._pools.storage.delete_volume(pool, volume)
+            await self._delete(*await self._place(intent))
 
     async def _settle_rename(self, intent: Intent) -> None:
         """The row tells which name counts; the files get that one."""
@@ -111,13 +119,20 @@ class SnapshotFiles:
             await self._pools.storage.rename(pool, old, new.snapshot)
         elif there and not renamed:
             await self._pools.storage.rename(pool, new, old.snapshot)
+        if renamed:
+            unique = unique_name(intent.project, intent.name)
+            await self._checkpoints.rename_snapshot(unique, old.snapshot, new.snapshot)
 
     async def _finish_remove(self, intent: Intent) -> None:
         pool, volume = await self._place(intent)
-        await self._pools.storage.delete_volume(pool, volume)
+        await self._delete(pool, volume)
         found = self._row(intent, volume.snapshot)
         if found is not None:
             await self._store.snapshots.remove(found, ends=intent.id)
+
+    async def _delete(self, pool: Pool, volume: Volume) -> None:
+        await self._pools.storage.delete_volume(pool, volume)
+        await self._checkpoints.remove(unique_name(volume.project, volume.name), volume.snapshot)
 
     async def _place(self, intent: Intent) -> tuple[Pool, Volume]:
         volume = Volume(intent.name, project=intent.project)

@@ -19,9 +19,10 @@ from lxpy.instances.names import check_snapshot_name
 from lxpy.instances.snapshots import next_name
 from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.runtime.container import Runtime
+from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.locks import Locks
 from lxpy.services.power import Power
-from lxpy.services.quiet import Pause
+from lxpy.services.quiet import Pause, Saving
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
@@ -42,6 +43,7 @@ class Snapshots:
         store: InstanceStore,
         locks: Locks,
         files: SnapshotFiles,
+        checkpoints: Checkpoints,
         pools: Pools,
         power: Power,
         runtime: Runtime,
@@ -52,6 +54,7 @@ class Snapshots:
         self._store = store
         self._locks = locks
         self._files = files
+        self._checkpoints = checkpoints
         self._pools = pools
         self._power = power
         self._runtime = runtime
@@ -96,11 +99,8 @@ class Snapshots:
     ) -> Operation:
         """Start the making of a snapshot. Raises NotFound, BadRequest."""
         self._store.get(project, name)
-        if wish.stateful:
-            raise BadRequest(
-                "Stateful snapshots, with the memory, are not in this version of lxpy: leave "
-                "stateful out"
-            )
+        if wish.stateful and not self._power.is_running(self._store.get(project, name)):
+            raise BadRequest("Unable to create a stateful snapshot. The instance isn't running")
         if wish.name:
             check_snapshot_name(wish.name)
 
@@ -120,7 +120,9 @@ class Snapshots:
         Raises BadRequest, Conflict, Failed with nothing left behind.
         """
         planned = self._planned(instance, wish, scheduled=scheduled)
-        pause = Pause(self._runtime, self._power, instance)
+        pause: Pause | Saving = Pause(self._runtime, self._power, instance)
+        if wish.stateful:
+            pause = Saving(self._checkpoints, instance, planned.name)
 
         async def make(pool: Pool, volume: Volume) -> Snapshot:
             await self._pools.storage.snapshot(pool, volume, pause)
@@ -145,7 +147,7 @@ class Snapshots:
         if wish.expires_at is None:
             expires_at = expiry_date(config.get("snapshots.expiry", ""), now)
         planned = snapshot_of(instance, name, now)
-        return replace(planned, expires_at=expires_at, scheduled=scheduled)
+        return replace(planned, expires_at=expires_at, scheduled=scheduled, stateful=wish.stateful)
 
     # Changing
 
