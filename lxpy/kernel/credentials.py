@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 
 from lxpy.kernel.libc import _libc, function
 
@@ -49,26 +50,36 @@ def write(effective: int, permitted: int, inheritable: int) -> None:
     function("capset", "this thread", _HEADER, struct.pack("<6I", *low, *high))
 
 
+_FILES = bits(FILES)
+_thread = threading.local()
+
+
 class acting_as:
     """Work on files as `uid`:`gid` for the length of a block, and with the power of FILES alone.
 
     In an idmapped mount and on a guest's own file systems the host's root cannot create anything
-    (EOVERFLOW): the maker's ids must be mapped there. A process that is not root stays as it is.
+    (EOVERFLOW): the maker's ids must be mapped there. A process that is not root stays as it is,
+    and so does a thread within a block of the same ids.
     """
 
-    __slots__ = ("_before", "_gid", "_uid")
+    __slots__ = ("_before", "_ids")
 
     def __init__(self, uid: int, gid: int) -> None:
-        self._uid, self._gid = uid, gid
+        self._ids = (uid, gid)
+        self._before = (0, 0, 0)
 
     def __enter__(self) -> None:
-        self._before = effective, permitted, inheritable = read()
+        if _thread.__dict__.get("ids") == self._ids:
+            return
+        effective, permitted, inheritable = read()
         if not effective:
             return
-        _libc.setfsgid(self._gid)
-        _libc.setfsuid(self._uid)
+        self._before = (effective, permitted, inheritable)
+        _thread.ids = self._ids
+        _libc.setfsgid(self._ids[1])
+        _libc.setfsuid(self._ids[0])
         # Leaving id 0 has taken the capabilities for files away: they come back here.
-        write(bits(FILES) & permitted, permitted, inheritable)
+        write(_FILES & permitted, permitted, inheritable)
 
     def __exit__(self, *_: object) -> None:
         if not self._before[0]:
@@ -76,3 +87,4 @@ class acting_as:
         _libc.setfsuid(0)
         _libc.setfsgid(0)
         write(*self._before)
+        del _thread.ids

@@ -12,6 +12,7 @@ from typing import cast
 from lxpy.errors import BadRequest, NotFound
 from lxpy.images import attributes
 from lxpy.images.tarstream import BadArchive, Reader, Stream, printable
+from lxpy.kernel.credentials import acting_as
 from lxpy.runtime.guestfiles import GuestFiles, Wish
 from lxpy.runtime.upload import Upload
 from lxpy.services.treejob import carry_out, is_wanted, outside
@@ -30,6 +31,10 @@ class Unpacker:
 
     def run(self, path: str) -> None:
         """Unpack at `path`, which is a directory. Raises LxpyError, BadArchive, OSError."""
+        with acting_as(*self._files.owners.root):
+            self._run(path)
+
+    def _run(self, path: str) -> None:
         os.close(self._files.open_directory(path))
         top = path.rstrip("/")
         reader = Reader(self._stream)

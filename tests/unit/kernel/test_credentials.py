@@ -55,13 +55,16 @@ def test_acting(tmp_path: Path, number: int) -> None:
             assert credentials.read()[0] == bits(FILES) & before[1]
             assert not credentials.read()[0] >> CAP_SYS_RESOURCE & 1
             (tmp_path / "closed/file").touch()
-            os.chown(tmp_path / "closed/file", -1, 7)
+            with acting_as(number, number):
+                os.chown(tmp_path / "closed/file", -1, 7)
+            (tmp_path / "closed/again").touch()
     finally:
         entered.set()
         thread.join()
     assert credentials.read() == before
     status = (tmp_path / "closed/file").stat()
     assert (status.st_uid, status.st_gid) == (number, 7)
+    assert (tmp_path / "closed/again").stat().st_uid == number
     assert seen == [before[0]] and (tmp_path / "other").stat().st_uid == 0
     (tmp_path / "closed/mine").touch()
     assert (tmp_path / "closed/mine").stat().st_uid == 0
