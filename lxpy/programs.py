@@ -22,6 +22,11 @@ _PACKAGES = {
     "bzip2": ("bzip2", "packing and unpacking a bzip2 image"),
     "btrfs": ("btrfs-progs", "a storage pool of driver btrfs"),
     "mkfs.btrfs": ("btrfs-progs", "a storage pool of driver btrfs"),
+    "vgs": ("lvm2", "a storage pool of driver lvm"),
+    "lvs": ("lvm2", "a storage pool of driver lvm"),
+    "thin_check": ("thin-provisioning-tools", "a storage pool of driver lvm"),
+    "mkfs.ext4": ("e2fsprogs", "a storage pool of driver lvm"),
+    "mkfs.xfs": ("xfsprogs", "a volume with block.filesystem=xfs"),
     "lxcfs": ("lxcfs", "showing guests their own limits in /proc"),
 }
 

@@ -25,6 +25,7 @@ from lxpy.keys import (
     matching,
     table,
 )
+from lxpy.units import parse_bool
 
 _TEXTS = Texts(
     unknown='Invalid option "{key}"',
@@ -48,6 +49,24 @@ def _path_or_uuid(value: str) -> None:
         _path(value)
 
 
+_LVM_NAME = matching(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*", "a name such as LVM has them")
+
+
+def _path_or_group(value: str) -> None:
+    """Accept a path, or the name of a volume group."""
+    if value.startswith("/"):
+        _path(value)
+    else:
+        _LVM_NAME.check(value)
+
+
+def _only_thin(value: str) -> None:
+    if not parse_bool(value):
+        raise InvalidConfig(
+            "snapshots of volumes that are not thin slow down every write to them: leave it out"
+        )
+
+
 _DIR_POOL = table(
     (
         ConfigKey(
@@ -64,36 +83,32 @@ _DIR_POOL = table(
     ),
     _TEXTS,
 )
-_VOLUME_TABLE = table(
-    (
-        ConfigKey(
-            "security.shared", BOOL, "false", description="Several instances write to this disk"
-        ),
-        ConfigKey(
-            "security.shifted",
-            BOOL,
-            "false",
-            description="Instances share it (all volumes are: their ids are those of instances)",
-        ),
-        ConfigKey("security.unmapped", BOOL, "false", description="Ids are the host's"),
-        ConfigKey("size", SIZE, description="Quota"),
-        ConfigKey("snapshots.expiry", EXPIRY, description="When snapshots are deleted"),
-        ConfigKey(
-            "snapshots.keep", KEEP, description="How many scheduled snapshots stay: 7 or daily=7"
-        ),
-        ConfigKey(
-            "snapshots.pattern",
-            matching(r"[^/]*", 'a name without "/", such as "snap%d"'),
-            "snap%d",
-            description="Names of snapshots",
-        ),
-        ConfigKey("snapshots.schedule", CRON, description="When snapshots are made"),
-        ConfigKey("user.*", STRING, description="Free"),
-        ConfigKey("volatile.idmap.last", STRING, description="Ids of its files"),
-        ConfigKey("volatile.idmap.next", STRING, description="Ids of its next use"),
+_VOLUME_KEYS = (
+    ConfigKey("security.shared", BOOL, "false", description="Several instances write to this disk"),
+    ConfigKey(
+        "security.shifted",
+        BOOL,
+        "false",
+        description="Instances share it (all volumes are: their ids are those of instances)",
     ),
-    _TEXTS,
+    ConfigKey("security.unmapped", BOOL, "false", description="Ids are the host's"),
+    ConfigKey("size", SIZE, description="Quota"),
+    ConfigKey("snapshots.expiry", EXPIRY, description="When snapshots are deleted"),
+    ConfigKey(
+        "snapshots.keep", KEEP, description="How many scheduled snapshots stay: 7 or daily=7"
+    ),
+    ConfigKey(
+        "snapshots.pattern",
+        matching(r"[^/]*", 'a name without "/", such as "snap%d"'),
+        "snap%d",
+        description="Names of snapshots",
+    ),
+    ConfigKey("snapshots.schedule", CRON, description="When snapshots are made"),
+    ConfigKey("user.*", STRING, description="Free"),
+    ConfigKey("volatile.idmap.last", STRING, description="Ids of its files"),
+    ConfigKey("volatile.idmap.next", STRING, description="Ids of its next use"),
 )
+_VOLUME_TABLE = table(_VOLUME_KEYS, _TEXTS)
 
 _BTRFS_POOL = table(
     (
@@ -116,8 +131,50 @@ _BTRFS_POOL = table(
     _TEXTS,
 )
 
-POOL_KEYS: Mapping[str, Keys] = {"dir": _DIR_POOL, "btrfs": _BTRFS_POOL}
-VOLUME_KEYS: Mapping[str, Keys] = {"dir": _VOLUME_TABLE, "btrfs": _VOLUME_TABLE}
+_MOUNT_OPTIONS = matching(r"[\w.,=:/@%+-]+", 'options such as "noatime,discard"')
+_LVM_POOL = table(
+    (
+        ConfigKey("lvm.thinpool_metadata_size", SIZE, description="Metadata of a new thin pool"),
+        ConfigKey("lvm.thinpool_name", _LVM_NAME, "LXDThinPool", description="Its thin pool"),
+        ConfigKey(
+            "lvm.use_thinpool",
+            Type("bool", _only_thin),
+            "true",
+            description="Thin volumes are the only kind there is",
+        ),
+        ConfigKey("lvm.vg.force_reuse", BOOL, "false", description="Share a volume group in use"),
+        ConfigKey("lvm.vg_name", _LVM_NAME, description="Its volume group"),
+        ConfigKey("rsync.bwlimit", SIZE, description="Upper limit of a transfer to other hosts"),
+        ConfigKey("rsync.compression", BOOL, "true", description="Compress transfers"),
+        ConfigKey("size", SIZE, description="Size of its own file; it can grow"),
+        ConfigKey(
+            "source",
+            Type("string", _path_or_group),
+            description="A volume group or a block device",
+        ),
+        ConfigKey("user.*", STRING, description="Free"),
+        ConfigKey("volatile.initial_source", STRING, description="The source it was made with"),
+        ConfigKey("volume.*", STRING, description="Default of an option of its volumes"),
+    ),
+    _TEXTS,
+)
+_LVM_VOLUME = table(
+    (
+        *_VOLUME_KEYS,
+        ConfigKey("block.filesystem", choice("ext4", "xfs"), "ext4", description="Its file system"),
+        ConfigKey(
+            "block.mount_options", _MOUNT_OPTIONS, "discard", description="How it is mounted"
+        ),
+    ),
+    _TEXTS,
+)
+
+POOL_KEYS: Mapping[str, Keys] = {"dir": _DIR_POOL, "btrfs": _BTRFS_POOL, "lvm": _LVM_POOL}
+VOLUME_KEYS: Mapping[str, Keys] = {
+    "dir": _VOLUME_TABLE,
+    "btrfs": _VOLUME_TABLE,
+    "lvm": _LVM_VOLUME,
+}
 
 
 def validate_pool(driver: str, config: Mapping[str, str]) -> None:

@@ -8,7 +8,12 @@ from lxpy.doctor import Host
 from lxpy.storage.drivers.base import Driver, Info
 from lxpy.storage.drivers.btrfs import BtrfsDriver
 from lxpy.storage.drivers.dir import DirDriver
+from lxpy.storage.drivers.lvm import LvmDriver
 
-DRIVERS: dict[str, Callable[[Host], Driver]] = {"dir": DirDriver, "btrfs": BtrfsDriver}
+DRIVERS: dict[str, Callable[[Host], Driver]] = {
+    "dir": DirDriver,
+    "btrfs": BtrfsDriver,
+    "lvm": LvmDriver,
+}
 
-__all__ = ["DRIVERS", "BtrfsDriver", "DirDriver", "Driver", "Info"]
+__all__ = ["DRIVERS", "BtrfsDriver", "DirDriver", "Driver", "Info", "LvmDriver"]

@@ -1,0 +1,291 @@
+"""Where an lvm pool comes from: an existing volume group, a block device, or a file of its own.
+
+A device, or the file `disks/NAME.img` (sparse, it grows when "size" does), becomes a volume group
+of the pool's name. In it is one thin pool, over all of its free space.
+Source: LXD docs, "LVM - lvm"; vgcreate(8), lvmthin(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import stat
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import ParamSpec
+
+from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
+from lxpy.programs import run
+from lxpy.storage import disks
+from lxpy.storage.drivers import layout, lvm_filesystems, lvm_group
+from lxpy.storage.drivers.lvm_group import THIN_POOL_NAME, VG_NAME, Group, lvm
+from lxpy.storage.volume import Pool
+from lxpy.threads import in_thread, in_thread_or_undo
+from lxpy.units import is_true, parse_size
+
+_P = ParamSpec("_P")
+METADATA_SIZE = "lvm.thinpool_metadata_size"
+FORCE_REUSE = "lvm.vg.force_reuse"
+USE_THIN_POOL = "lvm.use_thinpool"
+FIXED = (VG_NAME, THIN_POOL_NAME, METADATA_SIZE)
+AREAS = (*layout.VOLUMES, *layout.SNAPSHOTS, "images", ".new")
+
+
+class Kind(StrEnum):
+    """What a pool lies on."""
+
+    GROUP = "group"
+    DEVICE = "device"
+    FILE = "file"
+
+
+def fill(name: str, config: dict[str, str], root: Path) -> dict[str, str]:
+    """Return a new pool's config with its source, volume group and thin pool.
+
+    Raises InvalidConfig.
+    """
+    source = config.get("source", "")
+    if source and config.get("size"):
+        raise InvalidConfig(
+            'Invalid option "size": it is the size of the file that a pool without "source" gets'
+        )
+    config.setdefault(THIN_POOL_NAME, lvm_group.DEFAULT_THIN_POOL)
+    if not source:
+        size = config.get("size") or disks.default_size(root)
+        config.setdefault(VG_NAME, name)
+        return {**config, "source": str(disks.of_pool(name, root)), "size": size}
+    if source.startswith("/"):
+        config.setdefault(VG_NAME, name)
+    elif config.setdefault(VG_NAME, source) != source:
+        raise InvalidConfig(
+            f'Invalid option "{VG_NAME}": the source is volume group "{source}" already: leave it '
+            "out"
+        )
+    return {**config, "source": config[VG_NAME]}
+
+
+def kind(pool: Pool) -> Kind:
+    """Return what the pool lies on."""
+    if pool.config["source"].startswith("/"):
+        return Kind.FILE
+    device = pool.config.get("volatile.initial_source", "").startswith("/")
+    return Kind.DEVICE if device else Kind.GROUP
+
+
+async def create(pool: Pool) -> None:
+    """Make the volume group unless it exists, and its thin pool. Raises BadRequest, Failed."""
+    await lvm_group.check_tools()
+    group = Group.of(pool)
+    async with AsyncExitStack() as undo:
+        if kind(pool) is Kind.GROUP:
+            await _check_group(pool, group)
+        else:
+            await _make_group(pool, group, undo)
+        if not await _has_thin_pool(group):
+            undo.push_async_callback(_quietly, lvm, "lvremove", "--yes", _thin_pool(group))
+            await _make_thin_pool(pool, group)
+        await in_thread(_make_directories, pool)
+        undo.pop_all()
+
+
+async def start(pool: Pool) -> None:
+    """Have the volume group's devices, nothing mounted. Raises Failed."""
+    if kind(pool) is Kind.FILE:
+        await in_thread(disks.attach, pool, Path(pool.config["source"]))
+    group = Group.of(pool)
+    try:
+        await lvm("vgchange", "--yes", "--activate", "y", group.name)
+    except Failed as error:
+        raise Failed(
+            f'Storage pool "{pool.name}" is not usable: volume group "{group.name}" cannot be '
+            f"activated: {error}"
+        ) from error
+    if not await _has_thin_pool(group):
+        raise Failed(
+            f'Storage pool "{pool.name}" is not usable: there is no thin pool '
+            f'"{group.thin_pool}" in volume group "{group.name}": restore it'
+        )
+    await in_thread(_make_directories, pool)
+    await unmount(pool)
+
+
+async def unmount(pool: Pool) -> None:
+    """Unmount everything of the pool. Guests that run keep what they have. Raises Failed."""
+    for each in await in_thread(lvm_filesystems.mounts_below, pool.path):
+        await lvm_filesystems.unmount(each)
+
+
+async def stop(pool: Pool) -> None:
+    """Unmount everything; let go of the pool's own file. Raises Failed."""
+    await unmount(pool)
+    if kind(pool) is Kind.FILE and not await in_thread(is_lost, pool):
+        await lvm("vgchange", "--yes", "--activate", "n", Group.of(pool).name)
+        await in_thread(disks.detach, Path(pool.config["source"]))
+
+
+async def remove(pool: Pool) -> None:
+    """Remove the thin pool and the volume group if they are ours, and a file. Raises Failed."""
+    group = Group.of(pool)
+    if kind(pool) is not Kind.GROUP:
+        await _remove_group(group, lvm_group.POOL_TAG)
+        if kind(pool) is Kind.FILE:
+            await in_thread(disks.remove, Path(pool.config["source"]))
+    else:
+        lines = await lvm_group.report("lvs", "lv_name,lv_tags,pool_lv", group.name)
+        used = [line["lv_name"] for line in lines if line["pool_lv"] == group.thin_pool]
+        mine = (line["lv_name"] for line in lines if lvm_group.POOL_TAG in line["lv_tags"])
+        if group.thin_pool in mine and not used:
+            await lvm("lvremove", "--yes", _thin_pool(group))
+    await in_thread(_remove_directories, pool)
+
+
+async def update(pool: Pool, config: Mapping[str, str]) -> None:
+    """Grow the pool's file. Raises BadRequest, Failed."""
+    for key in FIXED:
+        if config.get(key) != pool.config.get(key):
+            raise BadRequest(f'"{key}" of storage pool "{pool.name}" cannot be changed')
+    old, new = pool.config.get("size", ""), config.get("size", "")
+    if old == new:
+        return
+    if kind(pool) is not Kind.FILE or not new:
+        raise BadRequest(
+            f'"size" of storage pool "{pool.name}" cannot be changed: it has no file of its own; '
+            f'use "vgextend" and "lvextend {_thin_pool(Group.of(pool))}"'
+            if not old
+            else f'"size" of storage pool "{pool.name}" cannot be removed'
+        )
+    if parse_size(new) < parse_size(old):
+        raise BadRequest(
+            f'Storage pool "{pool.name}" cannot shrink from {old} to {new}: make a smaller one '
+            "and move what is on it"
+        )
+    await _grow(pool, parse_size(new))
+
+
+def is_lost(pool: Pool) -> bool:
+    """Tell whether the pool's file is not there any more."""
+    return kind(pool) is Kind.FILE and not Path(pool.config["source"]).exists()
+
+
+async def _grow(pool: Pool, size_bytes: int) -> None:
+    for device in await in_thread(disks.grow, Path(pool.config["source"]), size_bytes):
+        await lvm("pvresize", device)
+    await lvm("lvextend", "--extents", "+100%FREE", _thin_pool(Group.of(pool)))
+
+
+async def _check_group(pool: Pool, group: Group) -> None:
+    """Raise BadRequest unless the user's volume group is there, and empty or to be shared."""
+    try:
+        lines = await lvm_group.report("lvs", "lv_name", group.name)
+    except Failed as error:
+        raise BadRequest(f'Volume group "{group.name}" cannot be used: {error}') from error
+    if lines and not is_true(pool.config.get(FORCE_REUSE)):
+        raise BadRequest(
+            f'Volume group "{group.name}" is not empty ({lines[0]["lv_name"]}, ...): give another '
+            f"one, or {FORCE_REUSE}=true to share it"
+        )
+
+
+async def _make_group(pool: Pool, group: Group, undo: AsyncExitStack) -> None:
+    """Make a volume group of a device or a new file. Raises BadRequest, Failed."""
+    if (await lvm("vgs", group.name, check=False)).returncode == 0:
+        raise BadRequest(
+            f'Volume group "{group.name}" exists already: give it as "source", or another name '
+            f'as "{VG_NAME}"'
+        )
+    if kind(pool) is Kind.FILE:
+        device = await _make_file(pool)
+        undo.push_async_callback(in_thread, disks.remove, Path(pool.config["source"]))
+    else:
+        device = pool.config["volatile.initial_source"]
+        await _check_device(device)
+    # Should another be quicker to make a group of that name, it is not ours to remove.
+    ours = f"{lvm_group.POOL_TAG}.{secrets.token_hex(6)}"
+    undo.push_async_callback(_quietly, _remove_group, group, ours)
+    marks = ("--addtag", lvm_group.POOL_TAG, "--addtag", ours)
+    await lvm("vgcreate", "--yes", *marks, group.name, device)
+
+
+async def _make_file(pool: Pool) -> str:
+    file = Path(pool.config["source"])
+
+    def make() -> str:
+        disks.make(file, parse_size(pool.config["size"]))
+        try:
+            return disks.attach(pool, file)
+        except BaseException:
+            disks.remove(file)
+            raise
+
+    return await in_thread_or_undo(make, lambda _: disks.remove(file))
+
+
+async def _check_device(device: str) -> None:
+    if not await in_thread(_is_block_device, device):
+        raise BadRequest(f'Source "{device}" is no block device')
+    found = await run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", device)
+    if found.stdout.strip():
+        what = ", ".join(found.stdout.decode().split())
+        raise BadRequest(
+            f'"{device}" has {what} on it already: give another device, or remove that with '
+            f'"wipefs -a {device}"'
+        )
+
+
+async def _has_thin_pool(group: Group) -> bool:
+    lines = await lvm_group.report("lvs", "lv_name,segtype", group.name)
+    return {"lv_name": group.thin_pool, "segtype": "thin-pool"} in lines
+
+
+async def _make_thin_pool(pool: Pool, group: Group) -> None:
+    """Make the thin pool. When it is full, writes fail at once instead of waiting a minute."""
+    metadata = pool.config.get(METADATA_SIZE, "")
+    sized = ("--poolmetadatasize", f"{parse_size(metadata)}b") if metadata else ()
+    what = ("--type", "thin-pool", "--extents", "100%FREE", "--errorwhenfull", "y")
+    name = ("--addtag", lvm_group.POOL_TAG, "--name", group.thin_pool, group.name)
+    await lvm("lvcreate", "--yes", *what, *sized, *name)
+
+
+async def _remove_group(group: Group, mark: str) -> None:
+    """Remove a volume group that has a tag of ours, with all that is in it; may be repeated."""
+    found = await lvm("vgs", "--noheadings", "-o", "vg_tags,pv_name", group.name, check=False)
+    words = found.stdout.decode().split()
+    if found.returncode == 0 and mark in words[0].split(","):
+        await lvm("vgremove", "--yes", "--force", group.name)
+        await lvm("pvremove", "--yes", *(word for word in words if word.startswith("/")))
+
+
+async def _quietly(
+    step: Callable[_P, Coroutine[object, object, object]], *args: _P.args, **kwargs: _P.kwargs
+) -> None:
+    """Clean up after an error, which is the one to be told."""
+    try:
+        await asyncio.shield(asyncio.ensure_future(step(*args, **kwargs)))
+    except LxpyError:
+        pass
+
+
+def _thin_pool(group: Group) -> str:
+    return f"{group.name}/{group.thin_pool}"
+
+
+def _is_block_device(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _make_directories(pool: Pool) -> None:
+    pool.path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    for area in AREAS:
+        layout.mkdir_private(pool.path / area)
+
+
+def _remove_directories(pool: Pool) -> None:
+    """Remove the directories that volumes were mounted at: none has a file in it."""
+    for top, _, _ in os.walk(pool.path, topdown=False):
+        layout.remove_if_empty(Path(top))
