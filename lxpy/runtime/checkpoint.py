@@ -72,17 +72,19 @@ class Dump:
         self._keeps_running = keeps_running
         self._process: asyncio.subprocess.Process | None = None
         self._manifest: dict[str, object] = {}
-        self._begun = 0.0
 
     async def __aenter__(self) -> Dump:
         try:
-            await asyncio.to_thread(self._prepare)
-            await self._start()
-            await self._dumped()
+            # Some failures pass, such as a socket that has a message at that moment.
+            for verbosity in criu.VERBOSITY:
+                await asyncio.to_thread(self._prepare)
+                await self._start(verbosity)
+                if await self._dumped():
+                    return self
+            raise self._failure()
         except BaseException:
             await self._give_up()
             raise
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -94,7 +96,6 @@ class Dump:
             await asyncio.to_thread(self._answer, "go")
             assert self._process is not None
             status = await self._process.wait()
-            self.frozen_s = time.monotonic() - self._begun
             if status != 0:
                 raise self._failure()
             await asyncio.to_thread(self._finish)
@@ -126,8 +127,9 @@ class Dump:
             "kernel": os.uname().release,
         }
 
-    async def _start(self) -> None:
+    async def _start(self, verbosity: str) -> None:
         options = [
+            verbosity,
             "--tree", str(self._pid),
             "--images-dir", str(self._directory),
             "--log-file", criu.DUMP_LOG,
@@ -142,15 +144,14 @@ class Dump:
         for key, _, target in self._manifest["externals"]:  # type: ignore[attr-defined]
             options += ["--external", f"mnt[{target}]:{key}"]
         options += ["--external", f"tty[{self._manifest['tty']}]"]
-        self._begun = time.monotonic()
         # Its own log says all; a session of its own, as a daemon that ends must not take it along.
         self._process = await asyncio.create_subprocess_exec(
             self._program, "dump", *options, stdin=_NULL, stdout=_NULL, stderr=_NULL,
             start_new_session=True,
         )  # fmt: skip
 
-    async def _dumped(self) -> None:
-        """Wait until all is dumped and nothing runs. Raises Failed when CRIU ends before."""
+    async def _dumped(self) -> bool:
+        """Wait until all is dumped and nothing runs; False when CRIU ends before."""
         assert self._process is not None
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
@@ -164,8 +165,7 @@ class Dump:
             os.close(ask)
             for each in waiting:
                 each.cancel()
-        if not asked.is_set():
-            raise self._failure()
+        return asked.is_set()
 
     async def _ended(self) -> None:
         assert self._process is not None
@@ -200,6 +200,7 @@ class Dump:
         for name in ("ask", "answer", "hook"):
             (self._directory / name).unlink(missing_ok=True)
         criu_images.mend(str(self._directory))
+        self.frozen_s = criu_images.frozen_s(str(self._directory))
         new = self._directory / f"{MANIFEST}.new"
         new.write_text(json.dumps(self._manifest))
         new.rename(self._directory / MANIFEST)

@@ -18,9 +18,11 @@ DUMP_LOG = "dump.log"
 RESTORE_LOG = "restore.log"
 #: alike at dump and restore
 COMMON = (
-    "--verbosity=4", "--manage-cgroups=soft", "--tcp-established", "--file-locks", "--link-remap",
+    "--manage-cgroups=soft", "--tcp-established", "--file-locks", "--link-remap",
     "--ext-unix-sk", "--force-irmap", "--enable-fs", "ramfs,hugetlbfs",
 )  # fmt: skip
+#: what a first attempt logs, warnings and errors, and one that is made to find out more
+VERBOSITY = ("--verbosity=2", "--verbosity=4")
 #: a file that was deleted and is open still is part of the dump up to this size
 GHOST_LIMIT = "256M"
 # Lines that say "Error" and are none.
@@ -29,7 +31,7 @@ _HARMLESS = re.compile(
     r"|FAILED\.$|cgroupd: recv req|Can't create a temporary directory",
     re.IGNORECASE,
 )
-_LINE = re.compile(r"^\([0-9.]+\)\s+(?:[0-9]+: )?Error \([^)]*\): (.*)$")
+_LINE = re.compile(r"^(?:\([0-9.]+\))?\s*(?:[0-9]+: )?Error(?: \([^)]*\))?: (.*)$")
 
 
 def cgroup_roots(path: str, own: str = "/proc/self/cgroup") -> list[str]:

@@ -1,7 +1,7 @@
 """What has to be mended in a dump before CRIU (4.2) can restore it.
 
-Two things, both in plain files: records of protobuf behind two magic numbers, and archives of
-tmpfs. Source: criu's images/*.proto.
+All of it in plain files: records of protobuf behind two magic numbers, archives of tmpfs, messages
+of netlink. Source: criu's images/*.proto, rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ _FILE_ID, _FILE_REG = 2, 3
 _REG_ID, _REG_FLAGS = 1, 2
 _MM_EXE, _MM_VMA = 12, 14
 _VMA_SHMID, _VMA_STATUS = 4, 7
+# struct nlmsghdr, struct rtmsg, attributes of routes
+_NLMSG, _RTMSG = 16, 12
+_RTA_NH_ID, _RTA_NEXTHOPS = 30, {4, 5, 9, 18}
+_STATS_DUMP, _DUMP_FROZEN_US = 1, 2
 _VMA_FILE = 1 << 6 | 1 << 7  # private and shared mappings of files
 
 
@@ -32,6 +36,15 @@ def mend(directory: str) -> None:
     _mend_paths(directory)
     for archive in glob.glob(f"{directory}/tmpfs-dev-*.tar.gz.img"):
         _mend_archive(archive)
+    for routes in glob.glob(f"{directory}/route*.img"):
+        _mend_routes(routes)
+
+
+def frozen_s(directory: str) -> float:
+    """Return how long the processes stood still for a dump. Raises OSError."""
+    _, records = _read(f"{directory}/stats-dump")
+    dump = _Message(records[0]).message(_STATS_DUMP)
+    return 0.0 if dump is None else dump.number(_DUMP_FROZEN_US) / 1e6
 
 
 class _Message:
@@ -168,6 +181,45 @@ def _mend_archive(path: str) -> None:
                 member.type, member.mode = tarfile.REGTYPE, 0
             archive.addfile(member, None if content is None else io.BytesIO(content))
     os.rename(f"{path}.new", path)
+
+
+def _mend_routes(path: str) -> None:
+    """Take the ids of nexthop objects out of routes, which say the same in words.
+
+    CRIU does not restore such objects, which systemd-networkd makes since 257, and the kernel
+    refuses both at once. The file is what `ip route save` has written: a magic number, messages.
+    """
+    with open(path, "rb") as file:
+        raw = file.read()
+    out, position = [raw[:4]], 4
+    while position + _NLMSG <= len(raw):
+        (size,) = struct.unpack_from("<I", raw, position)
+        if size < _NLMSG:
+            return  # not what we know
+        message = raw[position : position + size]
+        out.append(_without_nexthop(message))
+        position += size + 3 & ~3
+    new = b"".join(out)
+    if new != raw:
+        with open(f"{path}.new", "wb") as file:
+            file.write(new)
+        os.rename(f"{path}.new", path)
+
+
+def _without_nexthop(message: bytes) -> bytes:
+    head, position = message[: _NLMSG + _RTMSG], _NLMSG + _RTMSG
+    kept: list[tuple[int, bytes]] = []
+    while position + 4 <= len(message):
+        size, kind = struct.unpack_from("<HH", message, position)
+        if size < 4:
+            return message
+        kept.append((kind, message[position : position + size].ljust(size + 3 & ~3, b"\0")))
+        position += size + 3 & ~3
+    kinds = {kind for kind, _ in kept}
+    if _RTA_NH_ID in kinds and kinds & _RTA_NEXTHOPS:
+        kept = [(kind, raw) for kind, raw in kept if kind != _RTA_NH_ID]
+    body = head[4:] + b"".join(raw for _, raw in kept)
+    return struct.pack("<I", len(body) + 4) + body
 
 
 def _is_node(member: tarfile.TarInfo) -> bool:

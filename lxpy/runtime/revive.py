@@ -153,7 +153,7 @@ def _execute(program: str, command: list[str], output: str) -> None:
 def _command(plan: Plan, dump: dict[str, Any]) -> list[str]:
     stage = plan.stage
     words = [
-        dump["program"], "restore",
+        dump["program"], "restore", criu.VERBOSITY[0],
         "--images-dir", dump["images"],
         "--log-file", criu.RESTORE_LOG,
         "--restore-detached",
