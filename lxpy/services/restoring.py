@@ -5,6 +5,8 @@ Source: LXD docs, "Instances", "Snapshots".
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import uuid4
 
@@ -82,12 +84,27 @@ class Restoring:
             raise BadRequest(f'Snapshot "{instance.name}/{name}" has no state of processes')
         await self._restored(instance, found)  # what is wrong with it is said before it is stopped
         pool = await self._pools.pool(instance.root_device[1]["pool"])
-        async with self._power.interrupted(instance, goes_on_from=name if stateful else ""):
+        async with self._interrupted(instance, name if stateful else ""):
             instance = self._store.get(instance.project, instance.name)
             await self._swap(instance, await self._restored(instance, found), found, pool)
         context = {"snapshot": f"{instance.name}/{name}"}
         path = f"/1.0/instances/{instance.name}"
         self._lifecycle.emit("instance-restored", path, instance.project, context)
+
+    @asynccontextmanager
+    async def _interrupted(self, instance: Instance, goes_on_from: str) -> AsyncIterator[None]:
+        """Have the instance stopped for the length of a block; a daemon that dies is no reason
+        for it to stay so, see `Startup.autostart`.
+        """
+        if not self._power.is_running(instance):
+            yield
+            return
+        intent = await self._journal.begin("interrupted", instance.project, instance.name)
+        try:
+            async with self._power.interrupted(instance, goes_on_from=goes_on_from):
+                yield
+        finally:
+            await self._journal.end(intent)
 
     async def _swap(self, old: Instance, new: Instance, found: Snapshot, pool: Pool) -> None:
         """Change row and files of a stopped instance; the row first, as that can be undone."""

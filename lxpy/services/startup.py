@@ -58,12 +58,15 @@ class Startup:
             "rename": self._settle_rename,
         }
         self._paused: set[str] = set()
+        self._interrupted: list[Intent] = []
 
     async def recover(self) -> None:
         """Finish or undo what a former daemon was in the middle of."""
         for intent in await self._journal.unfinished():
             paused = intent.data.get("paused", [])
             self._paused.update([paused] if isinstance(paused, str) else paused)
+            if intent.kind == "interrupted":
+                self._interrupted.append(intent)
             handler = self._handlers.get(intent.kind)
             if handler is None:
                 continue  # another service's
@@ -129,7 +132,11 @@ class Startup:
                 await self._instances.remove(instance)
 
     async def autostart(self) -> None:
-        """Start what shall come up with the daemon: by priority, within one all at once."""
+        """Start what shall come up with the daemon: by priority, within one all at once.
+
+        First of all, what a former daemon had stopped for a moment only.
+        """
+        await self._take_up()
         stopped = [each for each in self._store.listed() if not self._power.is_running(each)]
         room = asyncio.Semaphore(_AT_ONCE)
         for batch in boot.start_order(stopped):
@@ -137,6 +144,14 @@ class Startup:
                 for each in batch.instances:
                     tasks.create_task(self._autostart(each, room))
             await asyncio.sleep(batch.delay_s)
+
+    async def _take_up(self) -> None:
+        room = asyncio.Semaphore(_AT_ONCE)
+        for intent in self._interrupted:
+            if self._store.has(intent.project, intent.name):
+                await self._autostart(self._store.get(intent.project, intent.name), room)
+            await self._journal.end(intent.id)
+        self._interrupted.clear()
 
     async def _autostart(self, instance: Instance, room: asyncio.Semaphore) -> None:
         async with room:
