@@ -152,3 +152,14 @@ class VolumeSnapshot(Struct, kw_only=True):
     content_type: str
     created_at: datetime
     expires_at: datetime
+
+
+class VolumeBackup(Struct, kw_only=True):
+    """A backup of a custom volume; `size` is that of its file in bytes."""
+
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    volume_only: bool
+    optimized_storage: bool
+    size: int

@@ -69,6 +69,7 @@ from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
+from lxpy.services.shelf import Shelf
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.snapshots import Snapshots
 from lxpy.services.starting import Starter
@@ -78,7 +79,9 @@ from lxpy.services.store import InstanceStore
 from lxpy.services.trees import Trees
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
+from lxpy.services.volume_backups import VolumeBackups
 from lxpy.services.volume_copies import VolumeCopies
+from lxpy.services.volume_exports import VolumeExports
 from lxpy.services.volume_files import VolumeFiles
 from lxpy.services.volume_imports import VolumeImports
 from lxpy.services.volume_schedule import VolumeSchedule
@@ -148,8 +151,6 @@ class Application:
         self.minutely = Minutely()
         self.minutely.add(Schedule(store, self.snapshots, self.power, registry).minutely)
         self.volume_files = VolumeFiles(self.db, pools, journal)
-        self.volumes = self._volumes()
-        self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.restoring = Restoring(
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
             power=self.power, registry=registry, lifecycle=lifecycle,
@@ -168,6 +169,8 @@ class Application:
             lifecycle,
         )  # fmt: skip
         self.instances.on_removed = self.backups.forget
+        self.volumes = self._volumes(BackupFiles(directories.backups))
+        self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.updates = self._updates()
         self.profiles.on_change = self.updates.profile_changed
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
@@ -191,13 +194,19 @@ class Application:
             self.directories.cache,
         )  # fmt: skip
 
-    def _volumes(self) -> storage.Services:
+    def _volumes(self, backup_files: BackupFiles) -> storage.Services:
         pause = partial(Pause, self.runtime, self.power)
         users = VolumeUsers(self.pools, self.store, self.locks, pause)
         volumes = Volumes(
             db=self.db, pools=self.pools, store=self.store, locks=self.locks,
             files=self.volume_files, users=users, disks=self.disks, lifecycle=self.lifecycle,
         )  # fmt: skip
+        exports = VolumeExports(self.db, self.pools, self.journal, users, self.disks)
+        backups = VolumeBackups(
+            self.db, Shelf(self.db, backup_files), self.locks, exports, self.registry,
+            self.lifecycle,
+        )  # fmt: skip
+        volumes.on_removed = backups.forget
         return storage.Services(
             volumes=volumes,
             snapshots=VolumeSnapshots(
@@ -214,6 +223,9 @@ class Application:
                 pools=self.pools, locks=self.locks, files=self.volume_files, volumes=volumes,
                 registry=self.registry, lifecycle=self.lifecycle,
             ),
+            exports=exports,
+            backups=backups,
+            packer=self.exports.packer,
         )  # fmt: skip
 
     def _updates(self) -> Updates:

@@ -39,6 +39,8 @@ storage-volume-created storage-volume-deleted storage-volume-renamed storage-vol
 storage-volume-restored
 storage-volume-snapshot-created storage-volume-snapshot-deleted storage-volume-snapshot-renamed
 storage-volume-snapshot-updated
+storage-volume-backup-created storage-volume-backup-deleted storage-volume-backup-renamed
+storage-volume-backup-retrieved
 config-updated operation-cancelled
 """
 ACTIONS = frozenset(_ACTIONS.split())

@@ -30,14 +30,13 @@ from lxpy.services.volume_places import (
     find,
     given,
     missing,
+    portable,
     stored,
 )
 from lxpy.services.volume_users import Stillness, VolumeUsers
 from lxpy.services.volumes import Volumes
-from lxpy.storage import ContentType, Pool, Quiet, Volume, keys
+from lxpy.storage import ContentType, Pool, Quiet, Volume
 from lxpy.storage.drivers.base import quiet_already
-
-_VOLATILE = "volatile."
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +187,8 @@ class VolumeCopies:
     ) -> Record:
         """Return the row of a copy. Raises BadRequest, InvalidConfig."""
         pool = await self._pools.pool(target.pool)
-        known = keys.VOLUME_KEYS[pool.driver]
         content = ContentType(source.row.content_type)
-
-        def kept(config: Mapping[str, str]) -> dict[str, str]:
-            return {
-                key: value
-                for key, value in config.items()
-                if known.find(key) and not key.startswith(_VOLATILE)
-            }
-
-        config = kept({**source.config, **changes})
+        config = portable(pool, {**source.config, **changes})
         check_options(content, config)
         self._pools.storage.validate_volume(pool, config)
         if content is ContentType.ISO:

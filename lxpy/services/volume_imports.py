@@ -1,23 +1,31 @@
-"""Custom volumes that arrive as a file: ISO images.
+"""Custom volumes that arrive as a file: ISO images and backups, unpacked while they come.
 
-Source: LXD docs, "Storage volumes", "Create a custom storage volume".
+Source: LXD docs, "Storage volumes", "Create a custom storage volume", "Back up a custom volume".
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from lxpy.errors import BadRequest
+from lxpy.backups import reader
+from lxpy.backups.index import Index, Object, moment, strings
+from lxpy.backups.reader import Incoming
+from lxpy.errors import BadRequest, Failed
 from lxpy.events.lifecycle import Lifecycle
+from lxpy.images.progress import Meter
+from lxpy.instances.names import check_snapshot_name
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services.locks import Locks
 from lxpy.services.storage import Pools
-from lxpy.services.volume_files import Record, VolumeFiles
-from lxpy.services.volume_places import check_name, check_project, custom
+from lxpy.services.volume_files import Record, SnapshotRecord, VolumeFiles
+from lxpy.services.volume_places import Place, check_name, check_project, custom, portable
 from lxpy.services.volumes import Volumes
-from lxpy.storage import ContentType
+from lxpy.storage import ContentType, Pool
 from lxpy.storage.transfer import BLOCK_FILE
 from lxpy.threads import in_thread
 
@@ -75,6 +83,119 @@ class VolumeImports:
             project=project,
             resources={"storage_volumes": [place.path]},
         )
+
+    async def backup(self, pool_name: str, project: str, name: str, chunks: Chunks) -> Operation:
+        """Import a backup as it comes, under another name if one is given.
+
+        Returns the operation when it has ended. Raises Failed for what is no backup, NotFound,
+        BadRequest; what is wrong with the rest the operation says.
+        """
+        check_project(project)
+        pool = await self._pools.pool(pool_name)
+        async with reader.incoming(chunks) as archive:
+            if archive.index.type != "custom":
+                raise BadRequest("The backup is of an instance: import it by `lxpy import`")
+            place = custom(pool_name, check_name(name or archive.index.name), project)
+
+            async def work(operation: Operation) -> None:
+                async with self._locks.hold(*place.key):
+                    await self._import(pool, place, archive, operation)
+                self._lifecycle.emit("storage-volume-created", place.path, project)
+
+            operation = self._registry.spawn(
+                "Restoring custom volume backup",
+                work,
+                project=project,
+                resources={"storage_volumes": [place.path]},
+                cancellable=True,
+            )
+            try:
+                await operation.wait()
+            except BaseException:
+                operation.abort()
+                await operation.wait()
+                raise
+        return operation
+
+    async def _import(
+        self, pool: Pool, place: Place, archive: Incoming, operation: Operation
+    ) -> None:
+        """Make the volume, its lock held."""
+        await self._volumes.check_free(place)
+        record = _described(archive.index, place)
+        record = replace(record, config=portable(pool, record.config))
+        self._pools.storage.validate_volume(pool, record.config)
+        async with self._files.making(record) as intent:
+            await self._fill(pool, record, archive, operation)
+            async with self._files.or_removed(pool, record.volume):
+                await self._files.insert(record, ends=intent)
+
+    async def _fill(
+        self, pool: Pool, record: Record, archive: Incoming, operation: Operation
+    ) -> None:
+        """Make the volume and its snapshots; they appear when all of the archive has come."""
+        storage, volume = self._pools.storage, record.volume
+        meter = Meter(operation.progress, "create_volume_from_backup", "Unpack")
+        done = 0
+
+        def tell(size: int) -> None:
+            nonlocal done
+            meter.add(size - done)
+            done = size
+
+        appearing = False  # what lies there under this name before that is not ours
+        try:
+            async with AsyncExitStack() as fillings:
+                targets: dict[str, Path] = {}
+                for name, snapshot in archive.index.targets().items():
+                    one = volume.at(snapshot) if snapshot else volume
+                    targets[name] = await fillings.enter_async_context(storage.filling(pool, one))
+                await archive.unpack(targets, tell)
+                await in_thread(_check_content, record.content, targets)
+                appearing = True
+        except BaseException:
+            if appearing:
+                await storage.delete_volume(pool, volume)
+            raise
+
+
+def _described(index: Index, place: Place) -> Record:
+    """Return the volume that a backup describes. Raises Failed, BadRequest."""
+    found = index.config.get("volume")
+    if not isinstance(found, dict):
+        raise Failed("Invalid backup: it does not describe its volume")
+    content = str(found.get("content_type") or ContentType.FILESYSTEM)
+    if content not in list(ContentType):
+        raise Failed(f'Invalid backup: its volume has an unknown content type "{content}"')
+    listed = index.config.get("volume_snapshots") or []
+    by_name = {
+        str(each.get("name")).rpartition("/")[2]: each
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, dict)
+    }
+    return Record(
+        place,
+        content,
+        strings(found.get("config"), "the volume's config"),
+        str(found.get("description") or ""),
+        snapshots=tuple(_snapshot(each, by_name.get(each) or {}) for each in index.snapshots),
+    )
+
+
+def _snapshot(name: str, found: Object) -> SnapshotRecord:
+    return SnapshotRecord(
+        check_snapshot_name(name),
+        moment(found.get("created_at")) or datetime.now(UTC),
+        moment(found.get("expires_at")),
+        str(found.get("description") or ""),
+        strings(found.get("config"), f'the config of snapshot "{name}"'),
+    )
+
+
+def _check_content(content: str, targets: dict[str, Path]) -> None:
+    for name, path in targets.items():
+        if content != ContentType.FILESYSTEM and not (path / BLOCK_FILE).is_file():
+            raise Failed(f"Invalid backup: it has no {name}.img")
 
 
 async def _receive(chunks: Chunks, path: Path) -> int:

@@ -12,10 +12,11 @@ from lxpy.db import volumes as queries
 from lxpy.db.rows import VolumeRow
 from lxpy.errors import BadRequest, NotFound
 from lxpy.instances.model import DEFAULT_PROJECT
-from lxpy.storage import ContentType, Pool, Volume, VolumeType
+from lxpy.storage import ContentType, Pool, Volume, VolumeType, keys
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DEFAULTS = "volume."
+_VOLATILE = "volatile."
 #: what a volume of this content cannot have
 _NOT_OF: Mapping[ContentType, tuple[str, ...]] = {
     ContentType.FILESYSTEM: ("security.shared",),
@@ -138,3 +139,13 @@ def defaults(pool: Pool, content: ContentType) -> dict[str, str]:
 def given(config: Mapping[str, str] | None) -> dict[str, str]:
     """Return the options that are set: "" unsets one."""
     return {key: value for key, value in (config or {}).items() if value != ""}
+
+
+def portable(pool: Pool, config: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of another volume that a new one in this pool can have."""
+    known = keys.VOLUME_KEYS[pool.driver]
+    return {
+        key: value
+        for key, value in config.items()
+        if known.find(key) and not key.startswith(_VOLATILE)
+    }

@@ -6,7 +6,7 @@ Source: LXD docs, "Storage volumes".
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import UNSET
 
@@ -73,6 +73,7 @@ class Volumes:
         self._users = users
         self._disks = disks
         self._lifecycle = lifecycle
+        self.on_removed: Callable[[VolumeRow], Awaitable[None]] = _nothing
 
     # Looking
 
@@ -197,6 +198,7 @@ class Volumes:
         async with self._locks.hold(*place.key):
             row = await self.unused(pool, place, "A volume cannot be deleted")
             await self._files.delete(pool, row, place)
+            await self.on_removed(row)
         self._tell("deleted", place)
 
     async def check_free(self, place: Place) -> None:
@@ -211,6 +213,8 @@ class Volumes:
             row = await find(session, place)
             await self._users.check_unused(session, place)
         self._users.check_at_rest(pool, stored(row), what)
+        for name in await self._pools.storage.snapshots(pool, stored(row)):
+            self._users.check_at_rest(pool, stored(row).at(name), what)
         return row
 
     async def _restore(self, place: Place, snapshot: str) -> None:
@@ -312,3 +316,7 @@ def _content(text: str) -> ContentType:
         known = ", ".join(ContentType)
         raise BadRequest(f'Invalid content type "{text}": use one of {known}')
     return ContentType(content)
+
+
+async def _nothing(_: VolumeRow) -> None:
+    """Do nothing with a volume that is gone."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
 
 from aiohttp import web
 
+from lxpy.api import backups as backups_api
 from lxpy.api import storage as api
 from lxpy.daemon import http
-from lxpy.errors import NotSupported
+from lxpy.daemon.routes.backups import receive, send
+from lxpy.errors import BadRequest, NotSupported
 from lxpy.events.lifecycle import url
+from lxpy.images.pack import Packer
+from lxpy.operations.registry import Operation
 from lxpy.services.storage import Pools
+from lxpy.services.volume_backups import VolumeBackups
 from lxpy.services.volume_copies import VolumeCopies
+from lxpy.services.volume_exports import VolumeExports, Wish
 from lxpy.services.volume_imports import VolumeImports
 from lxpy.services.volume_places import Place
 from lxpy.services.volume_snapshots import VolumeSnapshots
 from lxpy.services.volumes import Volumes
+from lxpy.units import is_true
 
 _PATH = "/1.0/storage-pools"
 _CHUNK = 1 << 20
@@ -31,6 +39,9 @@ class Services:
     snapshots: VolumeSnapshots
     copies: VolumeCopies
     imports: VolumeImports
+    exports: VolumeExports
+    backups: VolumeBackups
+    packer: Callable[[str], Awaitable[Packer]]
 
 
 class Handlers:
@@ -119,14 +130,15 @@ class VolumeHandlers:
     async def _receive(self, request: web.Request) -> web.Response:
         pool, project = http.segment(request, "pool"), http.project(request)
         kind, name = request.headers.get("X-LXD-type", ""), request.headers.get("X-LXD-name", "")
-        if kind != "iso":
-            raise NotSupported(
-                "Importing backups of storage volumes is not in this version of lxpy"
-            )
-        operation = await self._imports.iso(
-            pool, project, name, request.content.iter_chunked(_CHUNK), request.content_length
-        )
-        return http.accepted(operation)
+        if kind not in ("", "backup", "iso"):
+            raise BadRequest(f'Invalid X-LXD-type "{kind}": use backup or iso')
+
+        def take(chunks: AsyncIterator[bytes]) -> Awaitable[Operation]:
+            if kind == "iso":
+                return self._imports.iso(pool, project, name, chunks, request.content_length)
+            return self._imports.backup(pool, project, name, chunks)
+
+        return await receive(request, take)
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one volume."""
@@ -164,6 +176,52 @@ class VolumeHandlers:
     async def state(self, request: web.Request) -> web.Response:
         """Reply with how much a volume takes; null where that is not known without counting."""
         return http.sync({"usage": await self._volumes.usage(_place(request))})
+
+
+class BackupHandlers:
+    """The handlers of backups of volumes."""
+
+    def __init__(self, services: Services) -> None:
+        self._backups = services.backups
+        self._exports = services.exports
+        self._packer = services.packer
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Reply with URLs or objects."""
+        place = _place(request)
+        return http.listing(request, f"{place.path}/backups", await self._backups.list(place))
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Make a backup."""
+        wish = await http.body(request, backups_api.BackupsPost)
+        how = Wish(await self._packer(wish.compression_algorithm), wish.volume_only)
+        return http.accepted(await self._backups.create(_place(request), wish, how))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Reply with one backup."""
+        return http.sync(await self._backups.get(*_backup(request)))
+
+    async def rename(self, request: web.Request) -> web.Response:
+        """Rename a backup."""
+        wish = await http.body(request, backups_api.BackupPost)
+        return http.accepted(await self._backups.rename(*_backup(request), wish))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Delete a backup."""
+        return http.accepted(await self._backups.delete(*_backup(request)))
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """Reply with a backup's file."""
+        path = await self._backups.path(*_backup(request))
+        headers = {"Content-Type": "application/octet-stream"}
+        return web.FileResponse(path, headers=headers, chunk_size=_CHUNK)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Reply with an archive that is made while it is sent."""
+        alone = is_true(request.query.get("volume-only"))
+        how = Wish(await self._packer(request.query.get("compression", "")), alone)
+        async with self._exports.stream(_place(request), how) as chunks:
+            return await send(request, chunks)
 
 
 class SnapshotHandlers:
@@ -222,6 +280,11 @@ def _snapshot(request: web.Request) -> tuple[Place, str]:
     return _place(request), http.segment(request, "snapshot")
 
 
+def _backup(request: web.Request) -> tuple[Place, str]:
+    """Return the backup that a request is about."""
+    return _place(request), http.segment(request, "backup")
+
+
 def _url(pool: str, volume: api.Volume) -> str:
     name, _, snapshot = volume.name.partition("/")
     path = f"{_PATH}/{quote(pool)}/volumes/{volume.type}/{quote(name)}"
@@ -242,6 +305,7 @@ def routes(pools: Pools, services: Services) -> list[web.RouteDef]:
         web.get(f"{pool}/resources", handlers.resources),
         web.route("*", f"{pool}/buckets{{rest:(/.*)?}}", handlers.buckets),
         *_volume_routes(VolumeHandlers(services), SnapshotHandlers(services.snapshots), pool),
+        *_backup_routes(BackupHandlers(services), pool),
     ]
 
 
@@ -269,4 +333,19 @@ def _volume_routes(
         web.patch(snapshot, snapshots.patch),
         web.post(snapshot, snapshots.rename),
         web.delete(snapshot, snapshots.delete),
+    ]
+
+
+def _backup_routes(backups: BackupHandlers, pool: str) -> list[web.RouteDef]:
+    volume = f"{pool}/volumes/{{type}}/{{volume}}"
+    every = f"{volume}/backups"
+    one = f"{every}/{{backup}}"
+    return [
+        web.get(every, backups.list),
+        web.post(every, backups.create),
+        web.get(one, backups.get),
+        web.post(one, backups.rename),
+        web.delete(one, backups.delete),
+        web.get(f"{one}/export", backups.export),
+        web.get(f"{volume}/export", backups.stream),
     ]

@@ -1,0 +1,82 @@
+"""Backups that the daemon keeps, whatever they are of: a row and a file each, changed together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lxpy.db import backups as queries
+from lxpy.db.backups import Owner
+from lxpy.db.engine import Database
+from lxpy.db.rows import BackupRow
+from lxpy.errors import Conflict, NotFound
+from lxpy.services.backupfiles import BackupFiles, NewFile
+from lxpy.services.backups import check_name
+
+
+class Shelf:
+    """The backups of one kind of owner, whose lock the caller holds for every change."""
+
+    def __init__(self, db: Database, files: BackupFiles) -> None:
+        self.files = files
+        self._db = db
+
+    async def all_of(self, owner: Owner) -> Sequence[BackupRow]:
+        """Return the backups of an owner, oldest first."""
+        async with self._db.read() as session:
+            return await queries.all_of(session, owner)
+
+    async def find(self, owner: Owner, name: str) -> BackupRow:
+        """Return a backup. Raises NotFound."""
+        async with self._db.read() as session:
+            row = await queries.find(session, owner, name)
+        if row is None:
+            raise NotFound(f'Backup "{name}" not found')
+        return row
+
+    async def free_name(self, owner: Owner, wanted: str, making: Collection[str] = ()) -> str:
+        """Return the name of a new backup: `wanted`, or the next free one. Raises Conflict."""
+        taken = {*making, *(row.name for row in await self.all_of(owner))}
+        if not wanted:
+            return next(f"backup{n}" for n in itertools.count() if f"backup{n}" not in taken)
+        check_name(wanted)
+        if wanted in taken:
+            raise Conflict(f'Backup "{wanted}" already exists')
+        return wanted
+
+    async def keep(
+        self,
+        owner: Owner,
+        name: str,
+        file: NewFile,
+        expires_at: datetime | None,
+        data: Mapping[str, Any],
+    ) -> None:
+        """Give a finished file its name and its row."""
+        ends = None if expires_at is None or expires_at.year <= 1970 else expires_at
+        await file.name(name)
+        try:
+            async with self._db.write() as session:
+                queries.add(session, owner, name, ends, dict(data))
+        except BaseException:
+            await self.files.delete(owner, name)
+            raise
+
+    async def rename(self, owner: Owner, name: str, new_name: str) -> None:
+        """Give a backup another name; a crash in between leaves one file too many, for `sweep`."""
+        await self.files.also(owner, name, new_name)
+        try:
+            async with self._db.write() as session:
+                await queries.rename(session, owner, name, new_name)
+        except BaseException:
+            await self.files.delete(owner, new_name)
+            raise
+        await self.files.delete(owner, name)
+
+    async def remove(self, owner: Owner, name: str) -> None:
+        """Delete a backup. On a full disk, too."""
+        async with self._db.write(frees=True) as session:
+            await queries.remove(session, owner, name)
+        await self.files.delete(owner, name)
