@@ -112,6 +112,7 @@ _SERVER = {
 _OWN = {
     "lxpy": "environment.lxpy_version (services.environment)",
     "lxpy_file_tree": "trees of files as tar, application/x-tar (services.trees)",
+    "lxpy_snapshot_mount": "snapshots on the host's directories (services.snapshotmounts)",
     "lxpy_snapshot_files": "/1.0/instances/N/snapshots/S/files (services.files)",
     "lxpy_export_stream": "GET export, imports as they come (services.exports, services.imports)",
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",

@@ -28,13 +28,17 @@ class _VerbAndNoun(Group):
 
 snapshot = _VerbAndNoun(
     "snapshot",
+    lazy={
+        "mount": "lxpy.cli.snapshot_mount:mount",
+        "umount": "lxpy.cli.snapshot_mount:umount",
+    },
     no_args_is_help=True,
     short_help="Create instance snapshots, look at them",
     help="""Create instance snapshots, and see what is in them.
 
     \b
     lxpy snapshot [<remote>:]<instance> [<snapshot name>]
-    lxpy snapshot list|delete|rename|diff ...
+    lxpy snapshot list|delete|rename|diff|mount|umount ...
 
     The first form is that of lxc. Where an instance is called like one of the verbs, write
     "lxpy snapshot create list", or "lxpy snapshot -- list".

@@ -22,6 +22,7 @@ from lxpy.daemon.routes import (
     operations,
     profiles,
     server,
+    snapshot_mounts,
     snapshots,
     storage,
 )
@@ -71,6 +72,7 @@ from lxpy.services.server import Server
 from lxpy.services.settings import Settings
 from lxpy.services.shelf import Shelf
 from lxpy.services.snapshotfiles import SnapshotFiles
+from lxpy.services.snapshotmounts import SnapshotMounts
 from lxpy.services.snapshots import Snapshots
 from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
@@ -140,6 +142,7 @@ class Application:
             lifecycle, self.host,
         )  # fmt: skip
         self.files = Files(store, locks, pools, runtime, lifecycle)
+        self.snapshot_mounts = SnapshotMounts(directories.snapshot_mounts, store, locks, pools)
         self.starter.on_prepare = self.files.left
         self.views = Views(store.snapshots, runtime, self.power, self.networks)
         self.snapshot_files = SnapshotFiles(store, journal, pools, self.checkpoints)
@@ -292,6 +295,7 @@ class Application:
             snapshots.routes(self.snapshots, Differences(self.snapshots, self.pools)),
             backups.routes(self.backups, self.exports),
             files.routes(self.files, Trees(self.files)),
+            snapshot_mounts.routes(self.snapshot_mounts),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
             storage.routes(self.pools, self.volumes),
@@ -338,6 +342,7 @@ class Application:
         if complete:
             await self.startup.remove_ephemeral()
         await self.exec.take_over()
+        await self.snapshot_mounts.adopt()
 
     async def _make_defaults(self) -> None:
         """Make what an installation has from its first day: pool, network, profiles."""
@@ -371,6 +376,7 @@ class Application:
             await self.runtime.shutdown()
         except LxpyError as error:
             _log.warning("the supervisor stays", error=str(error))
+        await self.snapshot_mounts.close()
         await self.networks.stop()
         await self.lxcfs.stop()
         await self.pools.stop()

@@ -100,6 +100,11 @@ class Directories:
         return self.root / "mounts"
 
     @property
+    def snapshot_mounts(self) -> Path:
+        """What says which snapshots are mounted where on the host."""
+        return self.root / "snapshot-mounts.json"
+
+    @property
     def all_logs(self) -> Path:
         """Logs of the daemon, the supervisor and of each instance."""
         return self.root / "logs"

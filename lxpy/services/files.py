@@ -161,7 +161,7 @@ class Files:
         instance = self._store.get(target.project, target.instance)
         if target.snapshot:
             volume = volume_of(instance).at(target.snapshot)
-            await self._check_snapshot(instance, target.snapshot)
+            self._check_snapshot(instance, target.snapshot)
             async with self._mounted(instance, volume, writable=False) as files:
                 yield files
             return
@@ -178,9 +178,8 @@ class Files:
         async with self._entered(instance, held) as files:
             yield files
 
-    async def _check_snapshot(self, instance: Instance, snapshot: str) -> None:
-        pool = await self._pools.pool(instance.root_device[1]["pool"])
-        if snapshot not in await self._pools.storage.snapshots(pool, volume_of(instance)):
+    def _check_snapshot(self, instance: Instance, snapshot: str) -> None:
+        if self._store.snapshots.find(instance.id, snapshot) is None:
             raise NotFound(
                 f'Failed to fetch snapshot "{snapshot}" of instance "{instance.name}" in project '
                 f'"{instance.project}": InstanceSnapshot not found'
