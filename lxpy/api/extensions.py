@@ -84,6 +84,7 @@ _NETWORKS_AND_STORAGE = {
     "storage_unmapped": "security.unmapped (services.disks)",
     "storage_volumes_created_at": "created_at of volumes (services.volume_views)",
     "custom_block_volumes": "content type block (services.disks)",
+    "custom_volume_backup": "backups of custom volumes (services.volume_backups)",
     "custom_volume_iso": "content type iso (services.volume_imports)",
     "custom_volume_refresh": "refresh of copies (services.volume_copies)",
     "custom_volume_snapshot_expiry": "expires_at of snapshots (services.volume_snapshots)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +162,22 @@ def test_a_size(lxc: Lxc, pool: str, volume: Callable[..., str], running: str) -
     lxc("storage", "volume", "set", pool, name, "size=400MiB")
     assert "MiB" in lxc("storage", "volume", "info", pool, name)
     lxc("storage", "volume", "detach", pool, name, running)
+
+
+def test_backups(lxc: Lxc, pool: str, volume: Callable[..., str], tmp_path: Path) -> None:
+    name = volume("saved", "user.x=1")
+    lxc("storage", "volume", "snapshot", pool, name, "s")
+    archive = tmp_path / "saved.tar.gz"
+    lxc("storage", "volume", "export", pool, name, archive)
+    lxc("storage", "volume", "import", pool, archive, "loaded")
+    assert lxc("storage", "volume", "get", pool, "loaded", "user.x").strip() == "1"
+    lxc("storage", "volume", "restore", pool, "loaded", "s")
+    assert lxc("storage", "volume", "info", pool, "loaded")
+    refused = lxc.refused("storage", "volume", "import", pool, archive)
+    assert "already exists" in refused
+    lxc("storage", "volume", "delete", pool, "loaded")
+    alone = tmp_path / "alone.tar"
+    lxc("storage", "volume", "export", pool, name, alone, "--volume-only", "--compression=none")
+    lxc("storage", "volume", "import", pool, alone, "loaded")
+    assert not any("loaded/s" in line for line in listed(lxc, pool))
+    lxc("storage", "volume", "delete", pool, "loaded")
