@@ -113,3 +113,37 @@ def test_to_lxd_and_back(
         assert daemon.exec("returned", "test", "-e", "/root/later", check=False).returncode == 1
     finally:
         lxc("delete", "--force", "returned")
+
+
+@pytest.mark.parametrize("content", ["filesystem", "block"])
+def test_volumes_to_lxd_and_back(
+    shared_daemon: Daemon, lxc: Lxc, lxd: Lxc, tmp_path: Path, content: str
+) -> None:
+    there, back = tmp_path / "there.tar.gz", tmp_path / "back.tar.gz"
+    pools = shared_daemon.directory / "storage-pools/default/custom"
+    size = ["size=64MiB"] if content == "block" else []
+    lxc("storage", "volume", "create", "default", "luggage", f"--type={content}", *size)
+    file = "root.img" if content == "block" else "files/file"
+    try:
+        with (pools / "luggage" / file).open("r+b" if content == "block" else "wb") as opened:
+            opened.write(b"before")
+        lxc("storage", "volume", "snapshot", "default", "luggage", "s")
+        with (pools / "luggage" / file).open("r+b") as opened:
+            opened.write(b"after ")
+        lxc("storage", "volume", "export", "default", "luggage", there)
+        lxd("storage", "volume", "import", "default", there)
+        try:
+            found = lxd.query("/1.0/storage-pools/default/volumes/custom/luggage/snapshots")
+            assert [each.rpartition("/")[2] for each in found] == ["s"]
+            lxd("storage", "volume", "export", "default", "luggage", back)
+        finally:
+            lxd("storage", "volume", "delete", "default", "luggage")
+        lxc("storage", "volume", "import", "default", back, "returned")
+        with (pools / "returned" / file).open("rb") as opened:
+            assert opened.read(6) == b"after "
+        lxc("storage", "volume", "restore", "default", "returned", "s")
+        with (pools / "returned" / file).open("rb") as opened:
+            assert opened.read(6) == b"before"
+    finally:
+        for name in ("luggage", "returned"):
+            lxc.run("storage", "volume", "delete", "default", name)
