@@ -34,6 +34,7 @@ VERBS = {
     "profile": "lxpy.cli.profile:profile",
     "publish": "lxpy.cli.publish:publish",
     "query": "lxpy.cli.query:query",
+    "recover": "lxpy.cli.recover:recover",
     "rename": "lxpy.cli.copy:rename",
     "restart": "lxpy.cli.power:restart",
     "restore": "lxpy.cli.snapshot:restore",

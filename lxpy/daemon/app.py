@@ -21,6 +21,7 @@ from lxpy.daemon.routes import (
     networks,
     operations,
     profiles,
+    recover,
     server,
     snapshot_mounts,
     snapshots,
@@ -66,6 +67,7 @@ from lxpy.services.profiles import Profiles
 from lxpy.services.publish import Publish
 from lxpy.services.quiet import Pause
 from lxpy.services.records import Records
+from lxpy.services.recovery import Recovery
 from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
@@ -245,6 +247,14 @@ class Application:
             images=self.images, settings=self.settings, registry=self.registry,
         )  # fmt: skip
 
+    def _recovery(self) -> Recovery:
+        return Recovery(
+            db=self.db, directories=self.directories, pools=self.pools, store=self.store,
+            journal=self.journal, profiles=self.profiles, care=self.care, registry=self.registry,
+            is_running=lambda name: self.runtime.held(name) is not None,
+            begin_anew=self.begin_anew,
+        )  # fmt: skip
+
     def host(self) -> Host:
         """Return what the host has now."""
         return host.read_host(self.lxcfs.path)
@@ -304,6 +314,7 @@ class Application:
             operations.routes(self.registry, self.lifecycle),
             events.routes(self.bus),
             internal.routes(self.shut_down),
+            recover.routes(self._recovery()),
         ):
             application.add_routes(routes)
         return application

@@ -104,6 +104,10 @@ class Pools:
         """Return the pools that are there, as far as is known."""
         return {name: each for name, each in self._pools.items() if name not in self._broken}
 
+    def names(self) -> set[str]:
+        """Return the names of all pools, usable or not."""
+        return set(self._pools)
+
     def check_root(self, pool: Pool, device: Mapping[str, str]) -> None:
         """Raise InvalidConfig when a root disk asks for what its pool cannot give (a quota)."""
         size = device.get("size", "")

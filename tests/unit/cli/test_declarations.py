@@ -40,7 +40,7 @@ storage volume attach, storage volume detach, storage volume attach-profile
 storage volume detach-profile, storage volume copy, storage volume move
 storage volume snapshot, storage volume restore
 snapshot create, snapshot list, snapshot delete, snapshot rename, snapshot diff, restore
-doctor, completion, manpage, shutdown, resume, shell, image build
+doctor, completion, manpage, recover, shutdown, resume, shell, image build
 """
 
 
