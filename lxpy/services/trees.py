@@ -6,7 +6,7 @@ import asyncio
 import json
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 
 from lxpy.backups import programs
@@ -69,6 +69,10 @@ async def _program(
         yield process
     finally:
         await programs.end(process)
+        if process.stdin is not None:
+            process.stdin.close()
+            with suppress(ConnectionError):  # else asyncio complains that nobody saw it
+                await process.stdin.wait_closed()
 
 
 async def _output(process: Process) -> AsyncIterator[bytes]:
@@ -93,10 +97,8 @@ async def _feed(process: Process, chunks: AsyncIterable[bytes]) -> None:
         process.stdin.close()
     except TimeoutError as error:
         raise Unavailable(f"Nothing was sent for {STALL_S:g} s: upload it again") from error
-    except (BrokenPipeError, ConnectionResetError):
-        if process.stdin.transport.is_closing():
-            return  # it tells why
-        raise  # the client has gone
+    except ConnectionError:
+        return  # it has ended, and tells why
 
 
 async def _succeeded(process: Process) -> None:

@@ -68,13 +68,12 @@ class Handlers:
         """Write a file, make a directory or a link, or unpack a tree."""
         target, wish = _target(request), _wish(request)
         if request.headers.get("Content-Type", "").startswith(_TAR):
-            await self._trees.unpack(target, request.content.iter_any())
+            await self._trees.unpack(target, _body(request))
             return http.empty()
         kind = request.headers.get("X-LXD-type") or "file"
         if kind == "file":
             append = _appends(request)
-            chunks = request.content.iter_any()
-            await self._files.write(target, wish, chunks, append=append)
+            await self._files.write(target, wish, _body(request), append=append)
         elif kind == "directory":
             await self._files.make_directory(target, wish)
         elif kind == "symlink":
@@ -208,10 +207,19 @@ def _appends(request: web.Request) -> bool:
     return word == "append"
 
 
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the request's body as it comes. Raises BadRequest when the client goes away."""
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except ConnectionError as error:
+        raise BadRequest("The connection broke before everything was sent") from error
+
+
 async def _link(request: web.Request) -> str:
     """Return the target of a link that is to be made. Raises BadRequest."""
     data = bytearray()
-    async for chunk in request.content.iter_any():
+    async for chunk in _body(request):
         data += chunk
         if len(data) > _LINK_BYTES:
             raise BadRequest(f"A symbolic link's target has at most {_LINK_BYTES} bytes")
