@@ -25,6 +25,8 @@ from lxpy.runtime.steps.devices import STANDARD
 
 _VERSION = 1
 _TIMEOUT_S = 60
+# How long to wait after a failure of the kind that passes.
+_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
 _NULL = asyncio.subprocess.DEVNULL
 _HOOK = """#!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0
@@ -75,12 +77,18 @@ class Dump:
 
     async def __aenter__(self) -> Dump:
         try:
-            # Some failures pass, such as a socket that has a message at that moment.
-            for verbosity in criu.VERBOSITY:
+            for delay_s in _DELAYS_S:
                 await asyncio.to_thread(self._prepare)
-                await self._start(verbosity)
+                await self._start(criu.VERBOSITY[0])
                 if await self._dumped():
                     return self
+                if not criu.passes(self._cause()):
+                    break
+                await asyncio.sleep(delay_s)
+            await asyncio.to_thread(self._prepare)
+            await self._start(criu.VERBOSITY[1])
+            if await self._dumped():
+                return self
             raise self._failure()
         except BaseException:
             await self._give_up()
@@ -206,8 +214,10 @@ class Dump:
         new.rename(self._directory / MANIFEST)
 
     def _failure(self) -> Failed:
-        reason = criu.cause(str(self._directory / criu.DUMP_LOG))
-        return Failed(f"The memory of {self._name} cannot be saved: {reason}")
+        return Failed(f"The memory of {self._name} cannot be saved: {self._cause()}")
+
+    def _cause(self) -> str:
+        return criu.cause(str(self._directory / criu.DUMP_LOG))
 
 
 async def _until(event: asyncio.Event) -> None:

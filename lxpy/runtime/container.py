@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lxpy.errors import Failed, Unavailable
+from lxpy.errors import Failed, NotSupported, Unavailable
 from lxpy.runtime import connection, frames, inits, phases
 from lxpy.runtime.cgroups import Layout, Root
 from lxpy.runtime.checkpoint import Dump
@@ -304,9 +304,16 @@ class Runtime:
     ) -> Dump:
         """Return the dump of a running system, to be made as a context manager.
 
-        `disks` are the targets of its disks. Raises StartFailed when it does not run.
+        `disks` are the targets of its disks. Raises StartFailed when it does not run, NotSupported
+        when it has lost its console.
         """
-        pid = self._find(name).held.pid
+        running = self._find(name)
+        if not running.fds:
+            raise NotSupported(
+                f"The memory of {name} cannot be saved: it has lost its console, as daemon and "
+                "supervisor ended at the same time: restart it first"
+            )
+        pid = running.held.pid
         return Dump(
             program, directory, name=name, pid=pid, group=self._root.group(name), disks=disks,
             keeps_running=keeps_running,

@@ -122,5 +122,5 @@ class Directories:
         self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for path in (self.images, self.pools, self.networks, self.run):
             path.mkdir(mode=0o711, exist_ok=True)
-        for path in (self.all_logs, self.cache):
+        for path in (self.all_logs, self.cache, self.states):
             path.mkdir(mode=0o700, exist_ok=True)

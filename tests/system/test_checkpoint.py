@@ -1,0 +1,204 @@
+"""Memory of instances: saved, restored, rolled back, whatever happens to daemon and supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lxpy.services.criu import PREFIX
+from tests.support import processes
+from tests.support.api import ApiError
+from tests.support.daemon import Daemon
+from tests.support.fixtures import Launch, change, create, import_image
+from tests.system.test_distribution import boot
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not os.path.exists(f"{PREFIX}/bin/criu"), reason="needs CRIU (packaging/criu.sh)"
+    ),
+]
+
+# Counts in memory, under a tag that no other process has; says so when it is asked by a fifo.
+COUNTER = """
+tag=$(cat /proc/sys/kernel/random/uuid); count=0; mkfifo /root/ask /root/tell
+exec 8</etc/hostname; echo deleted >/root/gone; exec 9</root/gone; rm /root/gone
+while :; do count=$((count + 1)); echo "$tag $count" >/root/state.new
+mv /root/state.new /root/state; sleep 0.1; done
+"""
+
+
+def count(daemon: Daemon, name: str) -> tuple[str, int]:
+    """Begin to count in an instance; return where that has come to."""
+    daemon.exec(name, "sh", "-c", f"setsid sh -c '{COUNTER}' </dev/null >/dev/null 2>&1 &")
+    processes.wait_until(
+        lambda: daemon.exec(name, "ls", "/root/state", check=False).returncode == 0
+    )
+    return where(daemon, name)
+
+
+def where(daemon: Daemon, name: str) -> tuple[str, int]:
+    """The counter's tag, and how far it is."""
+    tag, number = daemon.out(name, "cat", "/root/state").split()
+    return tag, int(number)
+
+
+def goes_on(daemon: Daemon, name: str, tag: str) -> int:
+    """Check that the same process counts on; return how far it is."""
+    found, first = where(daemon, name)
+    assert found == tag
+    processes.wait_until(lambda: where(daemon, name)[1] > first)
+    return first
+
+
+def test_stopped_and_started_with_its_state(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    address = daemon.address(name)
+    tag, _ = count(daemon, name)
+    daemon.lxpy("stop", name, "--stateful")
+    assert daemon.status(name) == "Stopped"
+    assert daemon.api.get(f"/1.0/instances/{name}")["stateful"] is True
+    states = daemon.directory / "states" / name
+    assert states.stat().st_mode & 0o077 == 0
+    daemon.lxpy("start", name)
+    goes_on(daemon, name, tag)
+    assert daemon.address(name) == address
+    daemon.exec(name, "ping", "-c", "1", "-W", "2", gateway(daemon, name))
+    assert daemon.api.get(f"/1.0/instances/{name}")["stateful"] is False
+    assert not list(states.iterdir())
+    # It is an instance like any other.
+    change(daemon, name, "restart", force=True)
+    assert daemon.status(name) == "Running"
+
+
+def gateway(daemon: Daemon, name: str) -> str:
+    line = daemon.out(name, "ip", "-4", "route", "show", "default")
+    return line.split()[2]
+
+
+def test_a_state_that_is_not_wanted_is_thrown_away(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    tag, _ = count(daemon, name)
+    daemon.lxpy("stop", name, "--stateful")
+    daemon.lxpy("start", name, "--stateless")
+    assert not processes.matching(tag)
+    assert daemon.exec(name, "pgrep", "-f", "count", check=False).returncode != 0
+    assert not list((daemon.directory / "states" / name).iterdir())
+
+
+def test_back_and_back_again(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    tag, _ = count(daemon, name)
+    daemon.exec(name, "sh", "-c", "echo before >/root/file")
+    daemon.lxpy("snapshot", name, "s1", "--stateful")
+    then = goes_on(daemon, name, tag)
+    found = daemon.api.get(f"/1.0/instances/{name}/snapshots/s1")
+    assert found["stateful"] is True and found["lxpy"]["frozen_ms"] > 0
+    for _ in range(3):
+        daemon.exec(name, "sh", "-c", "echo after >/root/file")
+        time.sleep(0.5)
+        daemon.lxpy("restore", name, "s1", "--stateful")
+        assert goes_on(daemon, name, tag) <= then + 20
+        assert daemon.out(name, "cat", "/root/file") == "before"
+    # From a stopped instance, too; and a snapshot of what was restored.
+    change(daemon, name, "stop", force=True)
+    daemon.lxpy("restore", name, "s1", "--stateful")
+    goes_on(daemon, name, tag)
+    daemon.lxpy("snapshot", name, "s2", "--stateful")
+    daemon.lxpy("restore", name, "s2", "--stateful")
+    goes_on(daemon, name, tag)
+    daemon.lxpy("delete", f"{name}/s1")
+    assert [each.name for each in (daemon.directory / "states" / name).iterdir()] == ["@s2"]
+
+
+def test_over_the_death_of_daemon_and_supervisor(own_daemon: Daemon, busybox_image: Path) -> None:
+    daemon = own_daemon
+    import_image(daemon, busybox_image, "tiny")
+    name = create(daemon, "tiny")
+    change(daemon, name, "start")
+    tag, _ = count(daemon, name)
+    daemon.lxpy("stop", name, "--stateful")
+    daemon.shutdown()
+    daemon.start()
+    daemon.lxpy("start", name)
+    goes_on(daemon, name, tag)
+    pid = daemon.init_pid(name)
+    old = daemon.supervisor
+    os.kill(old, signal.SIGKILL)
+    processes.wait_until(lambda: daemon.supervisors not in ([], [old]))
+    time.sleep(1)  # the daemon hands the console over to the new one
+    daemon.kill()
+    daemon.start()
+    assert daemon.init_pid(name) == pid
+    goes_on(daemon, name, tag)
+    daemon.lxpy("snapshot", name, "s1", "--stateful")
+    daemon.power_cut()
+    daemon.start()
+    daemon.lxpy("restore", name, "s1", "--stateful")
+    goes_on(daemon, name, tag)
+
+
+def test_what_cannot_be_saved_goes_on(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    tag, _ = count(daemon, name)
+    # A pid namespace with a /proc of its own: CRIU dumps it not.
+    daemon.exec(name, "sh", "-c", "unshare -Urpf sleep 300 </dev/null >/dev/null 2>&1 &")
+    processes.wait_until(lambda: "sleep 300" in daemon.out(name, "ps"))
+    for command in (("stop", name), ("snapshot", name, "s1")):
+        done = daemon.lxpy(*command, "--stateful", check=False)
+        assert done.returncode != 0 and "cannot be saved: " in done.stderr, done.stderr
+        goes_on(daemon, name, tag)
+    assert daemon.api.get(f"/1.0/instances/{name}/snapshots") == []
+    assert not [p for p in (daemon.directory / "states" / name).glob("*") if p.is_dir()]
+
+
+def test_refusals(daemon: Daemon, launch: Launch) -> None:
+    name = launch(start=False)
+    for request, words in (
+        (
+            ("PUT", f"/1.0/instances/{name}/state", {"action": "start", "stateful": True}),
+            "no existing state",
+        ),
+        (
+            ("POST", f"/1.0/instances/{name}/snapshots", {"name": "s", "stateful": True}),
+            "isn't running",
+        ),
+        (
+            ("PUT", f"/1.0/instances/{name}/state", {"action": "restart", "stateful": True}),
+            "start and stop",
+        ),
+    ):
+        with pytest.raises(ApiError, match=words):
+            daemon.api.call(*request)
+    daemon.lxpy("snapshot", name, "plain")
+    with pytest.raises(ApiError, match="has no state of processes"):
+        daemon.api.put(f"/1.0/instances/{name}", {"restore": "plain", "stateful": True})
+
+
+@pytest.mark.distribution
+@pytest.mark.parametrize("image", ["debian12", "debian13"])
+def test_a_distribution_five_times_in_a_row(
+    daemon: Daemon, launch: Launch, image: str, request: pytest.FixtureRequest
+) -> None:
+    name = launch(request.getfixturevalue(image))
+    assert boot(daemon, name) == "running"
+    other = launch()
+    daemon.exec(
+        name, "sh", "-c", "nohup python3 -m http.server 8000 >/dev/null 2>&1 &", check=False
+    )
+    tag, _ = count(daemon, name)
+    address = daemon.address(name)
+    for _ in range(5):
+        daemon.lxpy("stop", name, "--stateful")
+        daemon.lxpy("start", name)
+        goes_on(daemon, name, tag)
+    assert daemon.out(name, "systemctl", "is-system-running") == "running"
+    daemon.exec(name, "systemctl", "restart", "systemd-logind")
+    daemon.exec(name, "systemd-run", "--wait", "true")
+    assert daemon.address(name) == address
+    daemon.exec(other, "ping", "-c", "1", "-W", "2", address)
+    daemon.exec(name, "getent", "hosts", other)
