@@ -25,14 +25,12 @@ async def everything(session: AsyncSession) -> list[dict[str, Any]]:
         type_coerce(each, Text).label(each.key) if each.key in _JSON else each
         for each in Row.__table__.columns
     ]
+    query = select(*columns).order_by(Row.instance_id, Row.created_at, Row.id)
     decoded = cache(msgspec.json.decode)
-    found = [
-        dict(row) for row in (await session.execute(select(*columns))).mappings().all()
-    ]  # fmt: skip
+    found = [dict(row) for row in (await session.execute(query)).mappings()]
     for row in found:
         for key in _JSON:
             row[key] = decoded(row[key])
-    found.sort(key=lambda row: (row["instance_id"], row["created_at"], row["id"]))
     return found
 
 

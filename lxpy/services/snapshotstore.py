@@ -33,7 +33,8 @@ class SnapshotStore:
         """Read everything from the database, at start."""
         self._snapshots = {}
         for row in await queries.everything(session):
-            self._keep(_snapshot(row))
+            mine = self._snapshots.setdefault(row["instance_id"], {})
+            mine[row["name"]] = _snapshot(row, next(reversed(mine.values()), None))
 
     def of(self, instance_id: int) -> list[Snapshot]:
         """Return the snapshots of an instance, oldest first."""
@@ -123,15 +124,14 @@ class SnapshotStore:
 
     def _keep(self, snapshot: Snapshot) -> None:
         mine = self._snapshots.setdefault(snapshot.instance_id, {})
-        last = next(reversed(mine.values()), None)
-        if last is not None:
-            alike = {
-                key: getattr(last, key)
-                for key in _SHARED
-                if getattr(last, key) == getattr(snapshot, key)
-            }
-            snapshot = replace(snapshot, **alike)
-        mine[snapshot.name] = snapshot
+        last = next(reversed(mine.values()), snapshot)
+        alike = {key: _shared(getattr(snapshot, key), getattr(last, key)) for key in _SHARED}
+        mine[snapshot.name] = replace(snapshot, **alike)
+
+
+def _shared(value: Any, other: Any) -> Any:
+    """Return what another snapshot has if it is the same."""
+    return other if other == value else value
 
 
 def _values(snapshot: Snapshot) -> dict[str, Any]:
@@ -158,12 +158,22 @@ def _values(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _snapshot(row: dict[str, Any]) -> Snapshot:
+def _snapshot(row: dict[str, Any], last: Snapshot | None) -> Snapshot:
+    """Return the snapshot that a row describes; `last` is another one of its instance.
+
+    Equal config and devices are shared already, see `queries.everything`.
+    """
     data = row.pop("data")
+    found = {
+        "profiles": tuple(row.pop("profiles")),
+        "inherited_config": data.get("inherited_config", {}),
+        "inherited_devices": data.get("inherited_devices", {}),
+    }
+    if last is not None:
+        found = {key: _shared(value, getattr(last, key)) for key, value in found.items()}
     return Snapshot(
-        **{**row, "profiles": tuple(row["profiles"])},
+        **row,
+        **found,
         scheduled=bool(data.get("scheduled")),
         frozen_ms=data.get("frozen_ms"),
-        inherited_config=data.get("inherited_config", {}),
-        inherited_devices=data.get("inherited_devices", {}),
     )
