@@ -232,6 +232,17 @@ def check_tools(host: Host) -> Iterator[Finding]:
             yield Finding("programs", name, verdict, "missing", remedy)
 
 
+def check_criu(host: Host) -> Iterator[Finding]:
+    """CRIU 4.2 or newer, for memory snapshots, stateful stops and live moves."""
+    programs = (host.tool("/opt/lxpy-criu/bin/criu"), host.tool("criu"))
+    works = any(each and host.succeeds(each, "check") for each in programs)
+    yield Finding(
+        "programs", "criu", Verdict.OK if works else Verdict.WARNING,
+        "saves the memory of instances" if works else "no usable CRIU: no memory snapshots",
+        "" if works else "run packaging/criu.sh, or install CRIU 4.2 or newer",
+    )  # fmt: skip
+
+
 def check_network(host: Host) -> Iterator[Finding]:
     """Bridges, veth pairs and nftables: tried in a network namespace that is gone at once."""
     if os.geteuid() != 0 or not (host.tool("unshare") and host.tool("ip")):
@@ -359,6 +370,7 @@ CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     check_kernel,
     check_cgroups,
     check_tools,
+    check_criu,
     check_network,
     check_settings,
     check_storage,

@@ -121,6 +121,15 @@ completion() { # where the shells look for it, if they are here
     "$PREFIX/bin/lxpy" manpage >/usr/local/share/man/man1/lxpy.1 || rm -f /usr/local/share/man/man1/lxpy.1
 }
 
+criu() { # one that saves the memory of instances on this kernel; all else works without
+    [ "${APT:-yes}" = yes ] && command -v apt-get >/dev/null || return 0
+    for program in /opt/lxpy-criu/bin/criu "$(command -v criu || true)"; do
+        version=$("$program" --version 2>/dev/null | sed -n 's/^Version: //p')
+        [ -n "$version" ] && dpkg --compare-versions "$version" ge 4.2 && return 0
+    done
+    packaging/criu.sh || say "memory of instances cannot be saved: CRIU could not be had, see lxpy doctor"
+}
+
 case ${1:-install} in
 dependencies | develop | install) ;;
 *) die "unknown: $1" ;;
@@ -131,6 +140,7 @@ changed=no
 apt_install $host_packages
 virtual_environment
 libraries install ''
+criu
 case ${1:-install} in
 develop)
     # shellcheck disable=SC2086
