@@ -119,19 +119,22 @@ class Disks:
         """Remove devices and mounts that a crash has left; running instances hold theirs by now."""
         async with self._db.read() as session:
             rows = await queries.everything(session)
+        mounted = await in_thread(_mount_points) if rows else []
         for row in rows:
-            if row.content_type == ContentType.FILESYSTEM:
-                continue
             try:
-                await self._sweep(place_of(row), stored(row))
+                await self._sweep(place_of(row), stored(row), mounted)
             except (LxpyError, OSError) as error:
                 _log.warning("device of a volume stays", volume=row.name, error=str(error))
         await in_thread(_remove_empty, self._mounts)
 
-    async def _sweep(self, place: Place, volume: Volume) -> None:
+    async def _sweep(self, place: Place, volume: Volume, mounted: list[str]) -> None:
         pool = await self._pools.pool(place.pool)
         if self._pools.storage.holders(pool, volume):
             return
+        if volume.content is ContentType.FILESYSTEM:
+            directory = str(self._pools.storage.directory(pool, volume))
+            if not any(f"{each}/".startswith(f"{directory}/") for each in mounted):
+                return
         await self._pools.storage.hold(pool, volume, "sweep")
         try:
             await self._remove_devices(pool, volume)
@@ -251,6 +254,12 @@ def _sync(file: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _mount_points() -> list[str]:
+    """Return where file systems are mounted (names with spaces aside, which ours have not)."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split(" ")[4] for line in lines]
 
 
 def _make_directory(path: Path) -> None:
