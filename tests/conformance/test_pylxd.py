@@ -156,3 +156,22 @@ def test_events(client: Any, machine: Any) -> None:
     listener.join(10)
     actions = [message["metadata"]["action"] for message in stream.messages]
     assert "instance-updated" in actions
+
+
+def test_files(machine: Any, tmp_path: Path) -> None:
+    files = machine.files
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_text("deep")
+    (tmp_path / "tree/sub/file").chmod(0o640)
+    files.put("/root/one", b"content", mode=0o600, uid=7)
+    assert files.get("/root/one") == b"content"
+    assert machine.execute(["stat", "-c", "%a %u", "/root/one"])[1] == "600 7\n"
+    files.mk_dir("/root/d", mode="0711")
+    files.recursive_put(str(tmp_path / "tree"), "/root/tree", mode=True)
+    assert machine.execute(["stat", "-c", "%a", "/root/tree/sub/file"])[1] == "640\n"
+    files.recursive_get("/root/tree", str(tmp_path / "back"))
+    assert (tmp_path / "back/sub/file").read_text() == "deep"
+    assert files.delete_available()
+    files.delete("/root/one")
+    with pytest.raises(pylxd.exceptions.LXDAPIException):
+        files.delete("/root/one")

@@ -19,7 +19,8 @@ from lxpy.services.trees import Trees
 _LINK_BYTES = 4095
 _OCTAL = re.compile(r"0[0-7]+")
 _ID_MAX = (1 << 32) - 2
-_MODE_MAX = 0o7777
+#: st_mode: clients send the type of a file along with its permissions
+_MODE_MAX, _PERMISSIONS = 0o177777, 0o7777
 _TAR = "application/x-tar"
 
 _log = structlog.get_logger()
@@ -179,10 +180,11 @@ async def _send(response: web.StreamResponse, block: bytes) -> None:
 
 def _wish(request: web.Request) -> Wish:
     """Return owner and permissions as the headers have them. Raises BadRequest."""
+    mode = _number(request, "X-LXD-mode", _MODE_MAX)
     return Wish(
         _number(request, "X-LXD-uid", _ID_MAX),
         _number(request, "X-LXD-gid", _ID_MAX),
-        _number(request, "X-LXD-mode", _MODE_MAX),
+        None if mode is None else mode & _PERMISSIONS,
     )
 
 
