@@ -73,8 +73,11 @@ class BtrfsDriver:
         """Remove the pool's subvolumes and its file; a directory of the user's stays."""
         if not await in_thread(btrfs_source.is_lost, pool):
             await btrfs_source.mount(pool)
+            await in_thread(work.check_unused, pool)
+        if btrfs_source.kind(pool) is btrfs_source.Kind.DIRECTORY:
             await in_thread(work.clear, pool)
-        await btrfs_source.remove(pool)
+        else:
+            await btrfs_source.remove(pool)
 
     async def resources(self, pool: Pool) -> Resources:
         """Return the figures of the file system; btrfs makes inodes as they are needed."""

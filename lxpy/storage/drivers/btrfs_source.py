@@ -8,6 +8,7 @@ Source: LXD docs, "Btrfs - btrfs"; mkfs.btrfs(8), mount(8).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import stat
@@ -16,6 +17,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
+
+import structlog
 
 from lxpy.errors import BadRequest, Failed, InvalidConfig
 from lxpy.kernel import btrfs
@@ -34,6 +37,9 @@ _GIB = 1 << 30
 _SHARE, _LEAST_GIB, _MOST_GIB = 5, 5, 30
 # mkfs.btrfs refuses less than about 110 MiB unless data and metadata are mixed.
 _MIXED_BYTES = _GIB
+_WIPES = 50
+
+_log = structlog.get_logger()
 
 
 class Kind(StrEnum):
@@ -170,10 +176,20 @@ async def _make(pool: Pool, device: str, *options: str) -> None:
 
 
 async def _wipe(pool: Pool) -> None:
+    """Remove what tells a device's file system, which is empty, or say that it stays there.
+
+    An instance that starts meanwhile has the file system mounted, too, for a moment.
+    """
     found = await run("blkid", "-U", pool.config["source"], check=False)
     device = found.stdout.decode().strip()
-    if device:
-        await run("wipefs", "-q", "-a", "-t", "btrfs", device)
+    if not device:
+        return
+    for attempt in range(_WIPES):
+        wiped = await run("wipefs", "-q", "-a", "-t", "btrfs", device, check=False)
+        if wiped.returncode == 0:
+            return
+        await asyncio.sleep(0.1 if attempt < _WIPES - 1 else 0)
+    _log.warning("device not wiped", device=device, remedy=f"wipefs -a {device}")
 
 
 def _grown(pool: Pool, config: Mapping[str, str]) -> int | None:

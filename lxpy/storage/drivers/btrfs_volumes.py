@@ -54,13 +54,17 @@ def sweep(pool: Pool) -> None:
         btrfs_quotas.sweep(descriptor)
 
 
-def clear(pool: Pool) -> None:
-    """Remove images and empty directories. Raises BadRequest while there are other volumes."""
+def check_unused(pool: Pool) -> None:
+    """Raise BadRequest while there are volumes other than images."""
     for area in (*layout.VOLUMES, *layout.SNAPSHOTS):
         if names(pool, pool.path / area):
             raise BadRequest(
                 f'The storage pool is currently in use: "{pool.name}" has volumes in {area}'
             )
+
+
+def clear(pool: Pool) -> None:
+    """Remove images and directories from the directory of a pool."""
     sweep(pool)
     delete(pool, list((pool.path / "images").iterdir()))
     for area in _AREAS:

@@ -1,0 +1,156 @@
+"""What only pools on btrfs have: subvolumes of guests, streams, a size, sources of three kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lxpy.errors import BadRequest, Failed
+from lxpy.storage import Pool, StoragePools, Volume, loops
+from tests.support import trees
+from tests.support.pools import Ground, Setup, ground, sparse
+from tests.support.volumes import C1, C2, MIB, digest, files, fill_up, made, read, started
+
+
+@pytest.fixture(scope="module")
+def prepared(work_directory: Path, commands: Path) -> Iterator[Ground]:
+    with ground(Setup("btrfs", "file"), work_directory / "ground-only-btrfs") as made:
+        yield made
+
+
+@pytest.fixture
+async def storage(prepared: Ground) -> AsyncIterator[StoragePools]:
+    pools = StoragePools(prepared.directory / "pools")
+    yield pools
+    await pools.close()
+
+
+@pytest.fixture
+async def pool(storage: StoragePools, prepared: Ground) -> AsyncIterator[Pool]:
+    pool = await started(storage, prepared, "p")
+    yield pool
+    for volume in await storage.volumes(pool):
+        await storage.delete_volume(pool, volume)
+    await storage.delete(pool)
+    assert prepared.left() == []
+
+
+async def test_subvolumes_of_a_guest(storage: StoragePools, pool: Pool) -> None:
+    await made(storage, pool, replace(C1, config={"size": "64MiB"}))
+    async with files(storage, pool, C1, writable=True) as root:
+        for name in ("sub", "kept/inner", "kept/inner/most"):
+            subprocess.run(["btrfs", "-q", "subvolume", "create", root / name], check=True)
+        (root / "kept/inner/most/file").write_text("first")
+    before = await digest(storage, pool, C1)
+    async with files(storage, pool, C1, writable=True) as root:
+        assert fill_up(root / "sub/big") <= 64 * MIB  # they count, too
+    await storage.snapshot(pool, C1.at("s0"))
+    await storage.copy(pool, C1.at("s0"), pool, C2)
+    async with files(storage, pool, C2, writable=True) as root:
+        (root / "sub/big").unlink()
+    assert set(await digest(storage, pool, C2)) == set(before)
+    await storage.restore(pool, C1, "s0")
+    assert await read(storage, pool, C1, "kept/inner/most/file") == "first"
+    for each in (C1, C2):
+        await storage.delete_volume(pool, each)
+    listed = subprocess.run(
+        ["btrfs", "subvolume", "list", "-o", pool.path], capture_output=True, text=True, check=True
+    )
+    assert [line for line in listed.stdout.splitlines() if "/c" in line] == []
+
+
+async def test_streams(storage: StoragePools, pool: Pool) -> None:
+    assert storage.info(pool).streams
+    driver = storage._of(pool)
+
+    async def send(volume: Volume, since: str, target: Volume) -> None:
+        reading, writing = os.pipe()
+
+        async def source() -> None:
+            try:
+                await driver.send(pool, volume, since, writing)
+            finally:
+                os.close(writing)
+
+        try:
+            await asyncio.gather(source(), driver.receive(pool, target, reading))
+        finally:
+            os.close(reading)
+
+    await made(storage, pool)
+    await storage.snapshot(pool, C1.at("s0"))
+    async with files(storage, pool, C1, writable=True) as root:
+        trees.change(root)
+    await storage.snapshot(pool, C1.at("s1"))
+    await send(C1.at("s0"), "", C2.at("s0"))
+    await send(C1.at("s1"), "s0", C2.at("s1"))
+    await send(C1, "s1", C2)
+    for each in (C1, C1.at("s0"), C1.at("s1")):
+        copy = replace(each, name="c2")
+        same = trees.differences(
+            await digest(storage, pool, copy), await digest(storage, pool, each)
+        )
+        assert same == []
+
+
+async def test_a_pool_grows(storage: StoragePools, pool: Pool) -> None:
+    before = await storage.resources(pool)
+    with pytest.raises(BadRequest, match="cannot shrink from 2GiB to 1GiB"):
+        await storage.update(pool, {**pool.config, "size": "1GiB"})
+    await storage.update(pool, {**pool.config, "size": "3GiB"})
+    grown = (await storage.resources(pool)).space_total - before.space_total
+    assert grown == 1 << 30
+
+
+class TestSources:
+    """What a pool on btrfs is not made on."""
+
+    @pytest.fixture
+    def place(self, work_directory: Path, commands: Path) -> Iterator[Path]:
+        path = work_directory / "sources"
+        path.mkdir()
+        yield path
+        subprocess.run(["rm", "-rf", "--one-file-system", path], check=True)
+
+    async def refused(self, place: Path, text: str, **config: str) -> None:
+        storage = StoragePools(place / "pools")
+        pool = storage.pool("p", "btrfs", storage.fill("p", "btrfs", config))
+        with pytest.raises(BadRequest, match=text):
+            await storage.create(pool)
+        assert not (place / "pools/p").exists()
+
+    async def test_directories(self, place: Path) -> None:
+        await self.refused(place, "is no directory: make it", source=str(place / "none"))
+        await self.refused(place, "is not on a btrfs file system", source=str(place))
+        await self.refused(place, "is no block device", source="/dev/null")
+
+    async def test_a_device_with_files(self, place: Path) -> None:
+        disk = sparse(place / "disk.img")
+        subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+        with loops.attached(disk) as device:
+            await self.refused(place, f"wipefs -a {device}", source=device)
+
+    async def test_a_file_that_is_there(self, place: Path) -> None:
+        (place / "disks").mkdir()
+        (place / "disks/p.img").write_text("precious")
+        await self.refused(place, "exists already", size="1GiB")
+        assert (place / "disks/p.img").read_text() == "precious"
+
+    async def test_a_file_that_is_lost(self, place: Path) -> None:
+        storage = StoragePools(place / "pools")
+        pool = storage.pool("p", "btrfs", storage.fill("p", "btrfs", {"size": "1GiB"}))
+        await storage.create(pool)
+        await storage.stop(pool)
+        (place / "disks/p.img").unlink()
+        with pytest.raises(Failed, match=r"its file .*p\.img is missing: restore it"):
+            await storage.start(pool)
+        with pytest.raises(Failed, match="mount or restore it"):
+            await storage.create_volume(pool, C1)
+        await storage.delete(pool)
+        assert not (place / "pools/p").exists()
