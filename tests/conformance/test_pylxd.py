@@ -42,6 +42,23 @@ def test_server(client: Any) -> None:
     assert client.has_api_extension("instances")
 
 
+def test_snapshots(client: Any, machine: Any) -> None:
+    machine.execute(["sh", "-c", "echo one > /root/file"])
+    made = machine.snapshots.create("py-snap", stateful=False, wait=True)
+    assert made.name == "py-snap" and made.stateful is False
+    assert [each.name for each in machine.snapshots.all()] == ["py-snap"]
+    machine.execute(["sh", "-c", "echo two > /root/file"])
+    machine.restore_snapshot("py-snap", wait=True)
+    assert machine.execute(["cat", "/root/file"]).stdout == "one\n"
+    made.rename("py-other", wait=True)
+    other = machine.snapshots.get("py-other")
+    source = {"type": "copy", "source": "py-machine/py-other"}
+    copied = client.instances.create({"name": "py-copied", "source": source}, wait=True)
+    copied.delete(wait=True)
+    other.delete(wait=True)
+    assert machine.snapshots.all() == []
+
+
 def test_life(client: Any, image: str) -> None:
     made = client.instances.create(config("py-life", image, config={"user.k": "v"}), wait=True)
     try:
