@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import socket
 import struct
+import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -394,3 +396,29 @@ def test_a_snapshot(launch: Launch, daemon: Daemon) -> None:
     assert status == 501
     with pytest.raises(ApiError, match='404: Failed to fetch snapshot "t"'):
         Files(daemon, name, "t").get("/root/note")
+
+
+def test_a_daemon_that_dies(own_daemon: Daemon, busybox_image: Path, tmp_path: Path) -> None:
+    """Killed at any moment of a push, it leaves the old file or the new one, and nothing else."""
+    own_daemon.lxpy("image", "import", busybox_image, "--alias", "tiny")
+    own_daemon.lxpy("init", "tiny", "still")
+    own_daemon.lxpy("launch", "tiny", "going")
+    contents = [tmp_path / "old", tmp_path / "new"]
+    for content in contents:
+        content.write_bytes(os.urandom(24 << 20))
+    chosen = random.Random(5)
+    for name in ("still", "going"):
+        files = Files(own_daemon, name)
+        own_daemon.lxpy("file", "push", contents[0], f"{name}/root/big")
+        for turn in range(3):
+            push = subprocess.Popen(
+                [own_daemon.commands / "lxpy", "file", "push", contents[turn % 2],
+                 f"{name}/root/big"], env=own_daemon.environment, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            time.sleep(chosen.uniform(0.02, 0.25))
+            own_daemon.kill()
+            push.wait(30)
+            own_daemon.start()
+            assert files.get("/root/big") in [each.read_bytes() for each in contents]
+            assert files.names("/root") == {"big"}
+    assert [each for each in own_daemon.remains() if "/root" in each] == []
