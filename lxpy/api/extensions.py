@@ -116,6 +116,7 @@ _OWN = {
     "lxpy_snapshot_mount": "snapshots on the host's directories (services.snapshotmounts)",
     "lxpy_snapshot_files": "/1.0/instances/N/snapshots/S/files (services.files)",
     "lxpy_export_stream": "GET export, imports as they come (services.exports, services.imports)",
+    "lxpy_volume_export": "GET .../volumes/custom/NAME/export (services.volume_exports)",
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",
     "lxpy_snapshot_keep": "snapshots.keep, lxpy.frozen_ms and .scheduled (services.schedule)",
     "lxpy_image_recipes": "protocols images and build, /1.0/lxpy/recipes (services.images)",

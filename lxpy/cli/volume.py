@@ -40,6 +40,8 @@ volume = group(
         "copy": "lxpy.cli.volume_copy:copy",
         "detach": "lxpy.cli.volume_attach:detach",
         "detach-profile": "lxpy.cli.volume_attach:detach_profile",
+        "export": "lxpy.cli.volume_backup:export",
+        "import": "lxpy.cli.volume_backup:import_volume",
         "move": "lxpy.cli.volume_copy:move",
         "restore": "lxpy.cli.volume_copy:restore",
         "snapshot": "lxpy.cli.volume_copy:take",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ class Volumes:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
 
-    def __call__(self, verb: str, *words: str, **options: str) -> str:
+    def __call__(self, verb: str, *words: str, **options: Any) -> str:
         return self.daemon.lxpy("storage", "volume", verb, *words, **options).stdout
 
     def refused(self, verb: str, *words: str) -> str:
@@ -104,3 +106,23 @@ def test_attached_to_instances(volumes: Volumes, daemon: Daemon, launch: Launch)
     assert "still in use" in volumes.refused("delete", "default", "v")
     volumes("detach-profile", "default", "v", "p")
     daemon.lxpy("profile", "delete", "p")
+
+
+def test_backups(volumes: Volumes, tmp_path: Path) -> None:
+    volumes("create", "default", "v", "user.x=1")
+    volumes("snapshot", "default", "v", "s")
+    archive = tmp_path / "v.tar.zst"
+    assert "exported successfully" in volumes("export", "default", "v", str(archive))
+    assert archive.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
+    volumes("import", "default", str(archive), "w")
+    volumes("export", "default", "v", str(tmp_path), "--volume-only", "--compression=gzip")
+    with (tmp_path / "v.tar.gz").open("rb") as opened:
+        volumes("import", "default", "-", "x", stdin=opened)
+    assert volumes.names() == ["v", "v/s", "w", "w/s", "x"]
+    assert volumes("get", "default", "x", "user.x").strip() == "1"
+    assert "already exists" in volumes.refused("import", "default", str(archive))
+    iso = tmp_path / "image.iso"
+    iso.write_bytes(b"x" * 4096)
+    assert "requires a volume name" in volumes.refused("import", "default", str(iso))
+    volumes("import", "default", str(iso), "disc")
+    assert "content_type: iso" in volumes("show", "default", "disc")

@@ -38,7 +38,7 @@ storage volume create, storage volume delete, storage volume rename, storage vol
 storage volume get, storage volume set, storage volume unset, storage volume edit
 storage volume attach, storage volume detach, storage volume attach-profile
 storage volume detach-profile, storage volume copy, storage volume move
-storage volume snapshot, storage volume restore
+storage volume snapshot, storage volume restore, storage volume export, storage volume import
 snapshot create, snapshot list, snapshot delete, snapshot rename, snapshot diff, restore
 doctor, completion, manpage, recover, shutdown, resume, shell, image build
 """
