@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,79 @@ async def test_subvolumes_of_a_guest(storage: StoragePools, pool: Pool) -> None:
         ["btrfs", "subvolume", "list", "-o", pool.path], capture_output=True, text=True, check=True
     )
     assert [line for line in listed.stdout.splitlines() if "/c" in line] == []
+
+
+async def test_what_is_done_outlives_a_power_cut(
+    storage: StoragePools, pool: Pool, prepared: Ground
+) -> None:
+    """What a call has returned from is on the disk: so a copy of the disk has it."""
+    sized = replace(C1, config={"size": "64MiB"})
+    await made(storage, pool, sized)
+    with copied(pool, prepared) as there:
+        assert (there / "containers/c1/rootfs/two").read_text() == "image\n"
+        assert f"{64 * MIB} " in limits(there)
+    async with files(storage, pool, C1, writable=True) as root:
+        (root / "new").write_text("text")
+    await storage.snapshot(pool, C1.at("s0"))
+    await storage.resize(pool, sized, 128 * MIB)
+    with copied(pool, prepared) as there:
+        assert (there / "containers-snapshots/c1/s0/rootfs/new").read_text() == "text"
+        assert f"{128 * MIB} " in limits(there)
+    await storage.rename(pool, C1, "c2")
+    await storage.restore(pool, replace(sized, name="c2"), "s0")
+    with copied(pool, prepared) as there:
+        assert (there / "containers/c2/rootfs/new").read_text() == "text"
+        assert (there / "containers-snapshots/c2/s0").is_dir()
+        assert not (there / "containers/c1").exists()
+    await storage.delete_volume(pool, C2)
+    with copied(pool, prepared) as there:
+        assert not any((there / "containers").iterdir())
+
+
+@contextmanager
+def copied(pool: Pool, prepared: Ground) -> Iterator[Path]:
+    """Mount a copy of a pool's file as it is now."""
+    copy, place = prepared.directory / "copy.img", prepared.directory / "copy"
+    subprocess.run(["cp", "--sparse=always", pool.config["source"], str(copy)], check=True)
+    place.mkdir()
+    try:
+        with loops.attached(copy) as device:
+            subprocess.run(["mount", device, place], check=True)
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+        copy.unlink()
+
+
+def limits(place: Path) -> str:
+    command = ["btrfs", "qgroup", "show", "-r", "--raw", place]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+async def test_a_file_system_that_counts_references(work_directory: Path, commands: Path) -> None:
+    """Quotas that somebody has enabled already are used as they are."""
+    with ground(Setup("btrfs", "btrfs"), work_directory / "ground-counting") as prepared:
+        subprocess.run(["btrfs", "quota", "enable", prepared.directory], check=True)
+        storage = StoragePools(prepared.directory / "pools")
+        pool = await started(storage, prepared, "p")
+        sized = replace(C1, config={"size": "32MiB"})
+        await made(storage, pool, sized)
+        async with files(storage, pool, C1, writable=True) as root:
+            assert 16 * MIB < fill_up(root / "big") <= 32 * MIB
+            await storage.resize(pool, sized, 64 * MIB)
+            (root / "more").write_bytes(bytes(8 * MIB))
+            os.sync()
+        usage = await storage.usage(pool, sized)
+        assert usage is not None and usage.used > 24 * MIB and usage.total == 64 * MIB
+        with pytest.raises(Failed, match="cannot shrink"):
+            await storage.resize(pool, sized, 16 * MIB)
+        await storage.resize(pool, sized, None)
+        usage = await storage.usage(pool, sized)
+        assert usage is not None and usage.total == 0
+        await storage.delete_volume(pool, C1)
+        await storage.delete(pool)
+        assert prepared.left() == []
 
 
 async def test_streams(storage: StoragePools, pool: Pool) -> None:
