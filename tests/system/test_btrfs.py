@@ -110,7 +110,7 @@ def copied(pool: Pool, prepared: Ground) -> Iterator[Path]:
 
 
 def limits(place: Path) -> str:
-    command = ["btrfs", "qgroup", "show", "-r", "--raw", place]
+    command = ["btrfs", "qgroup", "show", "-r", "--raw", str(place)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
