@@ -22,7 +22,10 @@ class BackupTarget(Struct, kw_only=True):
 
 
 class BackupsPost(Struct, kw_only=True):
-    """A new backup; `volume_only` is the word for custom volumes."""
+    """A new backup; `volume_only` is the word for custom volumes.
+
+    lxpy's own: `since` names the snapshot that it is to hold the changes from.
+    """
 
     name: str = ""
     expires_at: datetime | None = None
@@ -32,6 +35,7 @@ class BackupsPost(Struct, kw_only=True):
     optimized_storage: bool = False
     compression_algorithm: str = ""
     target: BackupTarget | None = None
+    since: str = ""
 
 
 class BackupPost(Struct, kw_only=True):

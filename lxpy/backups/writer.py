@@ -7,6 +7,7 @@ import os
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from io import FileIO
 
 from lxpy.backups import programs
 from lxpy.backups.pack import Job
@@ -24,14 +25,40 @@ async def stream(job: Job, how: Packer, what: str = "write the archive") -> Asyn
     Reading it to its end raises Failed where anything went wrong: then what was read is no
     archive. Leaving the block before ends the work. Raises MissingTool.
     """
-    async with _pipeline(job, how, PIPE, what) as pipeline:
-        yield pipeline.chunks()
+    async with AsyncExitStack() as stack:
+        output, writing = await _output(stack)
+        with writing:
+            started = _pipeline(job, how, writing.fileno(), what)
+            pipeline = await stack.enter_async_context(started)
+        yield _chunks(output, pipeline)
 
 
 async def write(job: Job, how: Packer, output: int, what: str = "write the archive") -> None:
     """Pack a job into an open file. Raises Failed, MissingTool; what was written then stays."""
     async with _pipeline(job, how, output, what) as pipeline:
         await pipeline.check()
+
+
+async def _chunks(output: asyncio.StreamReader, pipeline: _Pipeline) -> Chunks:
+    while chunk := await output.read(_CHUNK):
+        yield chunk
+    await pipeline.check()
+
+
+async def _output(stack: AsyncExitStack) -> tuple[asyncio.StreamReader, FileIO]:
+    """Make the pipe that the archive comes through.
+
+    Not a process's own: asyncio takes no process for ended before its pipes have been read.
+    """
+    ends = programs.wide_pipe()
+    reading, writing = os.fdopen(ends[0], "rb", 0), os.fdopen(ends[1], "wb", 0)
+    reader = asyncio.StreamReader(limit=_CHUNK)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), reading
+    )
+    stack.callback(transport.close)
+    return reader, writing
 
 
 class _Pipeline:
@@ -42,13 +69,6 @@ class _Pipeline:
         self._what = what
         self._complaints = [asyncio.create_task(_read_stderr(each)) for each in processes]
         self._feeding = asyncio.create_task(_feed(processes[0], job))
-
-    async def chunks(self) -> Chunks:
-        output = self._processes[-1].stdout
-        assert output is not None
-        while chunk := await output.read(_CHUNK):
-            yield chunk
-        await self.check()
 
     async def check(self) -> None:
         """Wait for the end. Raises Failed."""
@@ -63,10 +83,9 @@ class _Pipeline:
                 raise programs.failure(self._what, reason)
 
     async def close(self) -> None:
-        for task in (self._feeding, *self._complaints):
-            task.cancel()
-        await asyncio.gather(self._feeding, *self._complaints, return_exceptions=True)
+        """End the programs."""
         await programs.end(*self._processes)
+        await asyncio.gather(self._feeding, *self._complaints, return_exceptions=True)
 
 
 @asynccontextmanager

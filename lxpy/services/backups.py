@@ -15,18 +15,22 @@ import structlog
 
 from lxpy.api import backups as api
 from lxpy.api.snapshots import NEVER
+from lxpy.bucket import Place
 from lxpy.db import backups as queries
 from lxpy.db.backups import Owner
 from lxpy.db.engine import Database
 from lxpy.db.rows import BackupRow
 from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
+from lxpy.images.progress import Meter
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
+from lxpy.services import targets
 from lxpy.services.backupfiles import BackupFiles, NewFile
 from lxpy.services.exports import Exports, Wish, refuse_optimized
 from lxpy.services.locks import Locks
 from lxpy.services.store import InstanceStore
+from lxpy.services.targets import place_of
 from lxpy.threads import in_thread
 
 _REPORT_S = 0.5
@@ -115,8 +119,11 @@ class Backups:
         refuse_optimized(wish.optimized_storage)
         owner = _owner(self._store.get(project, name))
         alone = wish.instance_only or wish.container_only
-        how = Wish(await self._exports.packer(wish.compression_algorithm), alone)
+        how = Wish(await self._exports.packer(wish.compression_algorithm), alone, wish.since)
+        self._exports.check(project, name, how)
         backup = await self._name(owner, wish.name)
+        if wish.target is not None:
+            return self._send((project, name, backup), how, place_of(wish.target))
         self._making.add((owner, backup))
 
         async def work(operation: Operation) -> None:
@@ -124,6 +131,17 @@ class Backups:
                 await self._make(operation, owner, (project, name, backup), how, wish.expires_at)
             finally:
                 self._making.discard((owner, backup))
+
+        return self._spawn("Backing up instance", work, project, name, backup)
+
+    def _send(self, names: tuple[str, str, str], how: Wish, place: Place) -> Operation:
+        """Start sending a backup away; the daemon does not keep it."""
+        project, name, backup = names
+
+        async def work(operation: Operation) -> None:
+            meter = Meter(operation.progress, "create_backup", f"Sending backup to {place}")
+            async with self._exports.stream(project, name, how) as chunks:
+                await targets.send(chunks, place, meter)
 
         return self._spawn("Backing up instance", work, project, name, backup)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support import leaks
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
-from tests.support.fixtures import Launch, change
+from tests.support.fixtures import Launch, change, create, import_image
+from tests.support.processes import wait_until
 
 FILES = (
     "echo mine >/root/file; ln /root/file /root/other; chown 1000:1000 /root/file; "
@@ -185,3 +188,75 @@ def test_what_is_cut_off_leaves_nothing(daemon: Daemon, launch: Launch, tmp_path
         take_in(daemon, archive, "a/b")
     assert name not in daemon.instances()
     take_in(daemon, archive)
+
+
+def test_the_command_line(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    name = launch()
+    daemon.exec(name, "sh", "-c", FILES)
+    expected = daemon.out(name, "sh", "-c", LOOK)
+    pipe = f"lxpy export {name} - | lxpy import - piped"
+    daemon.run("bash", "-o", "pipefail", "-c", pipe)
+    change(daemon, "piped", "start")
+    assert daemon.out("piped", "sh", "-c", LOOK) == expected
+    daemon.delete("piped")
+    daemon.lxpy("export", name, cwd=tmp_path)
+    daemon.lxpy("export", name, tmp_path, "--compression", "gzip", "--instance-only")
+    assert {each.name for each in tmp_path.iterdir()} == {f"{name}.tar.zst", f"{name}.tar.gz"}
+    daemon.delete(name)
+    daemon.lxpy("import", tmp_path / f"{name}.tar.zst", "--storage", "default")
+    assert daemon.status(name) == "Stopped"
+    for words, text in (
+        (("import", tmp_path / "none"), "No such file"),
+        (("import", tmp_path / f"{name}.tar.gz"), "already exists on target"),
+        (("export", "nobody", "-"), "Instance not found"),
+        (("export", name, "--since", "none", "-"), f'Snapshot "{name}/none" not found'),
+        (("import", "/bin/busybox"), "neither plain nor compressed"),
+    ):
+        done = daemon.lxpy(*words, check=False)
+        assert (done.returncode, text in done.stderr) == (1, True), done.stderr
+
+
+def test_a_client_that_goes_away_leaves_nothing(
+    daemon: Daemon, launch: Launch, tmp_path: Path
+) -> None:
+    name = launch()
+    daemon.exec(name, "dd", "if=/dev/urandom", "of=/root/big", "bs=1M", "count=64")
+    reading = f"lxpy export {name} - --compression none | head -c 1000000 >/dev/null"
+    daemon.run("bash", "-c", reading)
+    archive = export(daemon, name, tmp_path / "a.tar", "?compression=none")
+    writing = f"(head -c 20000000 {archive}; sleep 0.3; kill -9 $$) | lxpy import - away"
+    daemon.run("bash", "-c", writing, check=False)
+    wait_until(lambda: not snapshots_on_disk(daemon, name), 10, "the snapshot is gone")
+    containers = daemon.directory / "storage-pools/default/containers"
+    wait_until(lambda: not list(containers.glob("*away*")), 10, "the volume is gone")
+    assert "away" not in daemon.instances()
+
+
+def test_a_daemon_that_is_killed_leaves_nothing(
+    own_daemon: Daemon, busybox_image: Path, tmp_path: Path
+) -> None:
+    daemon = own_daemon
+    import_image(daemon, busybox_image, "tiny")
+    name, stopped = create(daemon, "tiny"), create(daemon, "tiny")
+    change(daemon, name, "start")
+    daemon.exec(name, "dd", "if=/dev/urandom", "of=/root/big", "bs=1M", "count=64")
+    archive = export(daemon, name, tmp_path / "a.tar", "?compression=none")
+    before = leaks.take(daemon)
+    for command in (
+        f"lxpy export {name} - --compression none | (sleep 1; cat >/dev/null)",
+        f"(head -c 20000000 {archive}; sleep 1; cat {archive}) | lxpy import - away",
+        f"lxpy query -X POST -d '{{}}' --wait /1.0/instances/{name}/backups",
+        f"lxpy publish {stopped}",
+    ):
+        client = subprocess.Popen(
+            ["bash", "-c", command], env=daemon.environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(0.5)
+        daemon.kill()
+        client.wait(20)
+        daemon.start()
+        leaks.check(daemon, before)
+        assert not snapshots_on_disk(daemon, name), command
+    assert daemon.out(name, "stat", "-c", "%s", "/root/big") == str(64 << 20)
+    take_in(daemon, archive, "away")  # a second try succeeds
