@@ -24,10 +24,10 @@ def connect(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(address(path, immutable=immutable), uri=True)
 
 
-def problem(path: Path, *, immutable: bool = False, quick: bool = False) -> str:
+def problem(path: Path, *, immutable: bool = False) -> str:
     """Return what is wrong with a file; "" when it is sound."""
     try:
-        check = "quick_check" if quick or path.stat().st_size > _LARGE_BYTES else "integrity_check"
+        check = "quick_check" if path.stat().st_size > _LARGE_BYTES else "integrity_check"
         with closing(connect(path, immutable=immutable)) as connection:
             found = connection.execute(f"PRAGMA {check}(3)").fetchall()
     except (OSError, sqlite3.Error) as error:

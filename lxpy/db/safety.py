@@ -21,7 +21,7 @@ from lxpy.db.dumps import Dumps
 from lxpy.db.upgrade import revisions
 from lxpy.errors import Failed
 
-_QUICK_BYTES = 64 << 20
+_SMALL_BYTES = 16 << 20
 #: what belongs to a database file
 _SUFFIXES = ("", "-wal", "-shm")
 
@@ -90,11 +90,10 @@ class Safety:
         return self._database.exists() and self._database.stat().st_size > 0
 
     def _damage(self) -> str:
-        """Examine thoroughly after a crash; else as far as it costs nothing."""
-        quick = self._has(Mark.CLEAN)
-        if quick and self._database.stat().st_size > _QUICK_BYTES:
+        """Examine the database after a crash; after an orderly end, too, if that takes no time."""
+        if self._has(Mark.CLEAN) and self._database.stat().st_size > _SMALL_BYTES:
             return ""
-        return integrity.problem(self._database, quick=quick)
+        return integrity.problem(self._database)
 
     def _damaged(self, said: str) -> Condition:
         head = revisions()[-1]
