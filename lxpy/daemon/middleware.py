@@ -60,11 +60,13 @@ async def identity(request: web.Request, handler: Handler) -> web.StreamResponse
         requestor.reset(token)
 
 
-def guard(reason: Callable[[], str]) -> Middleware:
-    """Return what refuses changes while there is a `reason` to."""
+def guard(reason: Callable[[], str], leaving: Callable[[], bool]) -> Middleware:
+    """Return what refuses changes while there is a `reason` to, and all while `leaving`."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if leaving():
+            return failed(503, "LXD daemon setup in progress: try again in a moment")
         changes = request.method not in _READING and not _HARMLESS.fullmatch(request.path)
         if changes and (why := reason()):
             return failed(503, why)
