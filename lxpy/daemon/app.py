@@ -346,6 +346,7 @@ class Application:
         held = await self.runtime.connect()
         await self.startup.adopt(held, complete=complete)
         if complete:
+            await self.volume_files.settle_sizes()
             await self.disks.sweep()
             await self.networks.start({each.name: each.pid for each in held})
         await self.power.settle()

@@ -1,7 +1,7 @@
 """Custom volumes on disk and in the database: changed together, and settled after a crash.
 
 Every change of the disk is noted before it begins; what a daemon has left is finished or undone by
-the handlers of `handlers` at the next start: the database tells which.
+`handlers` and `settle_sizes` at the next start: the database tells which.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from lxpy.db import intents
@@ -19,7 +20,7 @@ from lxpy.db import volumes as queries
 from lxpy.db.base import now
 from lxpy.db.engine import Database
 from lxpy.db.rows import VolumeRow, VolumeSnapshotRow
-from lxpy.errors import Conflict, NotFound
+from lxpy.errors import Conflict, LxpyError, NotFound
 from lxpy.services.commit import to_the_end
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.storage import Pools
@@ -28,6 +29,8 @@ from lxpy.storage import ContentType, Pool, Volume
 
 Handler = Callable[[Intent], Awaitable[None]]
 Remove = Callable[[AsyncSession, int], Awaitable[None]]
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +251,26 @@ class VolumeFiles:
             "volume-rename": self._settle_rename,
             "volume-delete": self._finish_delete,
             "volume-restore": self._finish_restore,
-            "volume-resize": self._settle_size,
             "volume-snapshot": self._remove_snapshots,
             "volume-refresh": self._finish_refresh,
             "volume-snapshot-rename": self._settle_snapshot,
             "volume-snapshot-delete": self._finish_snapshot,
         }
+
+    async def settle_sizes(self) -> None:
+        """Give volumes whose size was about to change that of their row.
+
+        Only when running instances hold theirs again: a volume in use is resized another way.
+        """
+        for intent in await self._journal.unfinished():
+            if intent.kind != "volume-resize":
+                continue
+            try:
+                await self._settle_size(intent)
+            except LxpyError as error:
+                _log.warning("size of a volume not settled", volume=intent.name, error=str(error))
+            else:
+                await self._journal.end(intent.id)
 
     async def _remove_orphan(self, intent: Intent) -> None:
         if await self._row(intent) is None:

@@ -78,9 +78,8 @@ def test_shared_by_running_instances(custom: Custom, daemon: Daemon, launch: Lau
     assert daemon.exec(two, "touch", "/srv/deep/er/x", check=False).returncode
     used_by = daemon.api.get(f"{VOLUMES}/{name}")["used_by"]
     assert used_by == [f"/1.0/instances/{each}" for each in sorted((one, two))]
-    custom.detach(name, two)
+    custom.attach(name, two, "/elsewhere")  # it moves, and may be written to
     assert daemon.out(two, "ls", "-A", "/srv/deep/er") == ""
-    custom.attach(name, two, "/elsewhere")
     daemon.exec(two, "sh", "-c", "echo more > /elsewhere/file")
     assert daemon.out(one, "cat", "/data/file") == "more"
     # A restart of the daemon changes nothing: the volume is still in use.
@@ -285,6 +284,14 @@ def test_between_pools(custom: Custom, daemon: Daemon, launch: Launch) -> None:
 def test_what_cannot_be_done(daemon: Daemon, launch: Launch) -> None:
     api, instance = daemon.api, launch(start=False)
     container = f"/1.0/storage-pools/default/volumes/container/{instance}"
+    assert api.get(f"{container}/state") == {"usage": None}
+    api.post(f"/1.0/instances/{instance}/snapshots", {"name": "s"})
+    volumes = api.get("/1.0/storage-pools/default/volumes/container?recursion=1")
+    assert {instance, f"{instance}/s"} <= {each["name"] for each in volumes}
+    image = next(url for url in api.get("/1.0/storage-pools/default/volumes/image"))
+    api.get(f"{image}/state")
+    with pytest.raises(ApiError, match='type "image" cannot be changed'):
+        api.delete(image)
     found = api.get(container)
     api.put(container, {"config": found["config"], "description": ""})
     with pytest.raises(ApiError, match='Instance volume "size" property cannot be changed'):

@@ -320,7 +320,8 @@ async def test_what_a_daemon_has_left(parts: Parts) -> None:
     await in_thread((parts.tree("v") / "file").write_text, "other")
     await settle("volume-restore", snapshot="s")
     assert await in_thread((parts.tree("v") / "file").read_text) == "text"
-    await settle("volume-resize")
+    await parts.journal.begin("volume-resize", "default", "v", pool="default")
+    await parts.files.settle_sizes()
     await settle("volume-snapshot-delete", snapshot="s")
     assert await parts.names() == ["v"]
     await settle("volume-delete")
