@@ -213,6 +213,7 @@ def adapted(snapshot: Snapshot, target: Instance, pool: Pool) -> Snapshot:
         devices[name] = {**root, "pool": pool.name}
     return replace(
         snapshot,
+        stateful=False,  # the memory is the source's
         config={**kept, **own, "volatile.apply_template": "copy"},
         devices=devices,
         inherited_devices={

@@ -64,22 +64,32 @@ class Snapshots:
 
     # Looking
 
-    def list(self, project: str, name: str) -> Sequence[api.Snapshot]:
+    async def list(self, project: str, name: str, *, sizes: bool) -> Sequence[api.Snapshot]:
         """Return the snapshots of an instance, oldest first. Raises NotFound."""
-        return self._views.snapshots(self._store.get(project, name))
+        instance = self._store.get(project, name)
+        found = self._views.snapshots(instance)
+        if sizes:
+            await self._measure(instance, found)
+        return found
 
     async def get(self, project: str, name: str, snapshot: str) -> tuple[api.Snapshot, object]:
         """Return a snapshot with its size, and its writable part. Raises NotFound."""
         instance, found = self.find(project, name, snapshot)
         shown = self._views.snapshot(instance, found)
+        await self._measure(instance, [shown])
+        return shown, [shown.expires_at]
+
+    async def _measure(self, instance: Instance, shown: Sequence[api.Snapshot]) -> None:
+        """Fill in what snapshots take, where the pool can tell."""
+        volume = volume_of(instance)
         try:
             pool = await self._pools.pool(instance.root_device[1]["pool"])
-            usage = await self._pools.storage.usage(pool, volume_of(instance).at(snapshot))
+            for each in shown:
+                usage = await self._pools.storage.usage(pool, volume.at(each.name))
+                if usage is not None:
+                    each.size = usage.used
         except LxpyError:
-            usage = None  # a pool that is away does not keep us from showing what we know
-        if usage is not None:
-            shown.size = usage.used
-        return shown, [shown.expires_at]
+            return  # a pool that is away does not keep us from showing what we know
 
     def find(self, project: str, name: str, snapshot: str) -> tuple[Instance, Snapshot]:
         """Return an instance and its snapshot. Raises NotFound."""

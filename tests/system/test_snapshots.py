@@ -117,7 +117,7 @@ def test_refusals(daemon: Daemon, launch: Launch) -> None:
     for wish, text in [
         ({"name": "a/b"}, '400: Invalid snapshot name: Cannot contain "/"'),
         ({"name": "two words"}, "400: Invalid snapshot name"),
-        ({"name": "s", "stateful": True}, "400: Stateful snapshots"),
+        ({"name": "s", "stateful": True}, "400: Unable to create a stateful snapshot"),
     ]:
         with pytest.raises(ApiError, match=text):
             api.post(path, wish)
@@ -157,6 +157,10 @@ def test_restore_a_running_instance(daemon: Daemon, launch: Launch, pool: str) -
     assert daemon.out(name, "cat", "/root/file") == "two"
     assert daemon.out(name, "mount").count(" /mnt ") == 1
     assert snapshots(daemon, name) == ["s1", "s2"], "the newer one stayed"
+    listed = api.get(f"/1.0/instances/{name}/snapshots?recursion=1")
+    known = {pool == "other"}  # what it takes, btrfs can tell
+    assert {each["size"] >= 0 for each in listed} == known
+    assert {api.get(f"/1.0/instances/{name}/snapshots/s1")["size"] >= 0} == known
 
 
 def test_restore_what_is_stopped_or_frozen(daemon: Daemon, launch: Launch) -> None:

@@ -25,7 +25,9 @@ class Handlers:
         """Reply with URLs or objects."""
         project, name = http.project(request), http.segment(request, "name")
         prefix = f"{self._path}/{quote(name)}/snapshots"
-        return http.listing(request, prefix, self._snapshots.list(project, name))
+        sizes = http.recursion(request) > 0
+        found = await self._snapshots.list(project, name, sizes=sizes)
+        return http.listing(request, prefix, found)
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a snapshot."""
