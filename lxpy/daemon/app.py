@@ -206,7 +206,9 @@ class Application:
             db=self.db, pools=self.pools, store=self.store, locks=self.locks,
             files=self.volume_files, users=users, disks=self.disks, lifecycle=self.lifecycle,
         )  # fmt: skip
-        exports = VolumeExports(self.db, self.pools, self.journal, users, self.disks)
+        exports = VolumeExports(
+            self.db, self.pools, self.journal, users, self.disks, self.exports.packer
+        )
         backups = VolumeBackups(
             self.db, Shelf(self.db, backup_files), self.locks, exports, self.registry,
             self.lifecycle,
@@ -230,7 +232,6 @@ class Application:
             ),
             exports=exports,
             backups=backups,
-            packer=self.exports.packer,
         )  # fmt: skip
 
     def _updates(self) -> Updates:

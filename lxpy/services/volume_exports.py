@@ -6,7 +6,7 @@ Source: LXD docs, "Storage volumes", "Back up a custom storage volume".
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -48,13 +48,27 @@ class VolumeExports:
     """Makes archives of custom volumes."""
 
     def __init__(
-        self, db: Database, pools: Pools, journal: Journal, users: VolumeUsers, disks: Disks
+        self,
+        db: Database,
+        pools: Pools,
+        journal: Journal,
+        users: VolumeUsers,
+        disks: Disks,
+        packer: Callable[[str], Awaitable[Packer]],
     ) -> None:
         self._db = db
         self._pools = pools
         self._journal = journal
         self._users = users
         self._disks = disks
+        self._packer = packer
+
+    async def wish(self, algorithm: str, *, volume_only: bool) -> Wish:
+        """Return how an archive is made; algorithm "" is what the server's config says.
+
+        Raises BadRequest.
+        """
+        return Wish(await self._packer(algorithm), volume_only)
 
     @asynccontextmanager
     async def stream(self, place: Place, wish: Wish) -> AsyncIterator[Chunks]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
@@ -15,12 +15,11 @@ from lxpy.daemon import http
 from lxpy.daemon.routes.backups import receive, send
 from lxpy.errors import BadRequest, NotSupported
 from lxpy.events.lifecycle import url
-from lxpy.images.pack import Packer
 from lxpy.operations.registry import Operation
 from lxpy.services.storage import Pools
 from lxpy.services.volume_backups import VolumeBackups
 from lxpy.services.volume_copies import VolumeCopies
-from lxpy.services.volume_exports import VolumeExports, Wish
+from lxpy.services.volume_exports import VolumeExports
 from lxpy.services.volume_imports import VolumeImports
 from lxpy.services.volume_places import Place
 from lxpy.services.volume_snapshots import VolumeSnapshots
@@ -41,7 +40,6 @@ class Services:
     imports: VolumeImports
     exports: VolumeExports
     backups: VolumeBackups
-    packer: Callable[[str], Awaitable[Packer]]
 
 
 class Handlers:
@@ -184,7 +182,6 @@ class BackupHandlers:
     def __init__(self, services: Services) -> None:
         self._backups = services.backups
         self._exports = services.exports
-        self._packer = services.packer
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
@@ -194,7 +191,7 @@ class BackupHandlers:
     async def create(self, request: web.Request) -> web.Response:
         """Make a backup."""
         wish = await http.body(request, backups_api.BackupsPost)
-        how = Wish(await self._packer(wish.compression_algorithm), wish.volume_only)
+        how = await self._exports.wish(wish.compression_algorithm, volume_only=wish.volume_only)
         return http.accepted(await self._backups.create(_place(request), wish, how))
 
     async def get(self, request: web.Request) -> web.Response:
@@ -219,7 +216,7 @@ class BackupHandlers:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Reply with an archive that is made while it is sent."""
         alone = is_true(request.query.get("volume-only"))
-        how = Wish(await self._packer(request.query.get("compression", "")), alone)
+        how = await self._exports.wish(request.query.get("compression", ""), volume_only=alone)
         async with self._exports.stream(_place(request), how) as chunks:
             return await send(request, chunks)
 
