@@ -29,6 +29,7 @@ from lxpy.errors import BadRequest, NotSupported
 )
 @flag("-e", "--ephemeral", help="Ephemeral instance")
 @flag("--instance-only", help="Copy the instance without its snapshots")
+@flag("--live", help="Copy the memory of a running instance, too: the copy runs at once")
 @flag("--no-profiles", help="Create the instance with no profiles applied")
 @option(
     "-p", "--profile", "profiles", multiple=True, metavar="PROFILE", help="Profile for the new one"
@@ -42,6 +43,8 @@ def copy(session: Session, source: str, destination: str | None, **options: Any)
     """Copy instances and snapshots within a server."""
     client, name = session.server(source)
     wanted = _same_server(session, client, destination) if destination else ""
+    if options["live"] and client.get(path_of(name))["status"] != "Running":
+        raise BadRequest(f'Instance "{name}" does not run: copy it without --live')
     body = _definition(client, name, options)
     body["name"] = wanted
     body["source"] = {
@@ -51,7 +54,7 @@ def copy(session: Session, source: str, destination: str | None, **options: Any)
         "instance_only": options["instance_only"],
         "container_only": options["instance_only"],
         "refresh": options["refresh"],
-        "live": not options["stateless"] and bool(body.get("stateful")),
+        "live": options["live"] or not options["stateless"] and bool(body.get("stateful")),
         "allow_inconsistent": options["allow_inconsistent"],
     }
     if options["target_project"]:
@@ -60,6 +63,18 @@ def copy(session: Session, source: str, destination: str | None, **options: Any)
     if not wanted:
         made = str(done["resources"]["instances"][0]).partition("?")[0].rpartition("/")[2]
         session.say(f"Instance name is: {made}")
+
+
+@command(None, "fork", short_help="Make a running twin of a running instance")
+@argument("source", "[<remote>:]<instance>", shell_complete=names("instances"))
+@argument("destination", "[[<remote>:]<instance>]")
+def fork(session: Session, source: str, destination: str | None) -> None:
+    """Make a running twin of a running instance: its memory and disk, a name and addresses anew.
+
+    The same as copy --live --instance-only.
+    """
+    words = [source, *([destination] if destination else []), "--live", "--instance-only"]
+    copy.main(words, obj=session, standalone_mode=False)
 
 
 def _same_server(session: Session, client: Client, destination: str) -> str:

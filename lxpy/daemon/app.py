@@ -81,6 +81,7 @@ from lxpy.services.startup import Startup
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.services.trees import Trees
+from lxpy.services.twins import Twins
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
 from lxpy.services.volume_backups import VolumeBackups
@@ -270,6 +271,7 @@ class Application:
             store=self.store, locks=self.locks, journal=self.journal, profiles=self.profiles,
             images=self.images, pools=self.pools, networks=self.networks, starter=self.starter,
             power=self.power, copies=copies, registry=self.registry, lifecycle=self.lifecycle,
+            twins=Twins(self.store, self.checkpoints, self.power, self.runtime),
         )  # fmt: skip
         application = web.Application(
             middlewares=[

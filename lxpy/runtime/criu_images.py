@@ -42,12 +42,12 @@ def mend(directory: str) -> None:
 
 def frozen_s(directory: str) -> float:
     """Return how long the processes stood still for a dump. Raises OSError."""
-    _, records = _read(f"{directory}/stats-dump")
-    dump = _Message(records[0]).message(_STATS_DUMP)
+    _, records = read_records(f"{directory}/stats-dump")
+    dump = Message(records[0]).message(_STATS_DUMP)
     return 0.0 if dump is None else dump.number(_DUMP_FROZEN_US) / 1e6
 
 
-class _Message:
+class Message:
     """A protobuf message as its fields, in order: (number, kind, value)."""
 
     __slots__ = ("fields",)
@@ -70,25 +70,35 @@ class _Message:
             self.fields.append((number, kind, value))
 
     def number(self, field: int, default: int = 0) -> int:
+        """Return a field that is a number."""
         for number, kind, value in self.fields:
             if number == field and kind == _VARINT:
                 assert isinstance(value, int)
                 return value
         return default
 
-    def message(self, field: int) -> _Message | None:
+    def text(self, field: int) -> str:
+        """Return a field that is a text, "" without one."""
+        found = (value for number, _, value in self.fields if number == field)
+        value = next(found, b"")
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+    def message(self, field: int) -> Message | None:
+        """Return a field that is a message."""
         for number, kind, value in self.fields:
             if number == field and kind == _BYTES:
                 assert isinstance(value, bytes)
-                return _Message(value)
+                return Message(value)
         return None
 
     def set(self, field: int, new: int | bytes) -> None:
+        """Give a field that is there another value."""
         self.fields = [
             (number, kind, new if number == field else value) for number, kind, value in self.fields
         ]
 
     def encode(self) -> bytes:
+        """Return the message as CRIU reads it."""
         parts = []
         for number, kind, value in self.fields:
             parts.append(_varint(number << 3 | kind))
@@ -108,8 +118,8 @@ def _mend_paths(directory: str) -> None:
     path = f"{directory}/files.img"
     if not os.path.exists(path):
         raise ValueError(f"{directory} is no dump: it has no files.img")
-    head, records = _read(path)
-    files = {record.number(_FILE_ID): record for record in map(_Message, records)}
+    head, records = read_records(path)
+    files = {record.number(_FILE_ID): record for record in map(Message, records)}
     paths = {id for id, file in files.items() if _flags(file) & _O_PATH}
     if not paths:
         return
@@ -119,25 +129,25 @@ def _mend_paths(directory: str) -> None:
     for old, new in copies.items():
         records.append(_readable(files[old], new))
     if copies:
-        _write(path, head, records)
+        write_records(path, head, records)
 
 
 def _mend_memory(path: str, paths: set[int], copies: dict[int, int], free: int) -> None:
-    head, records = _read(path)
+    head, records = read_records(path)
     changed = False
 
     def copy_of(id: int) -> int:
         return copies.setdefault(id, free + len(copies))
 
     for index, raw in enumerate(records):
-        memory = _Message(raw)
+        memory = Message(raw)
         if memory.number(_MM_EXE) in paths:
             memory.set(_MM_EXE, copy_of(memory.number(_MM_EXE)))
             changed = True
         fields = []
         for number, kind, value in memory.fields:
             if number == _MM_VMA and isinstance(value, bytes):
-                area = _Message(value)
+                area = Message(value)
                 if area.number(_VMA_STATUS) & _VMA_FILE and area.number(_VMA_SHMID) in paths:
                     area.set(_VMA_SHMID, copy_of(area.number(_VMA_SHMID)))
                     value, changed = area.encode(), True
@@ -145,16 +155,16 @@ def _mend_memory(path: str, paths: set[int], copies: dict[int, int], free: int) 
         memory.fields = fields
         records[index] = memory.encode()
     if changed:
-        _write(path, head, records)
+        write_records(path, head, records)
 
 
-def _flags(file: _Message) -> int:
+def _flags(file: Message) -> int:
     regular = file.message(_FILE_REG)
     return 0 if regular is None else regular.number(_REG_FLAGS)
 
 
-def _readable(file: _Message, id: int) -> bytes:
-    copy = _Message(file.encode())
+def _readable(file: Message, id: int) -> bytes:
+    copy = Message(file.encode())
     regular = copy.message(_FILE_REG)
     assert regular is not None
     regular.set(_REG_ID, id)
@@ -189,21 +199,30 @@ def _mend_routes(path: str) -> None:
     CRIU does not restore such objects, which systemd-networkd makes since 257, and the kernel
     refuses both at once. The file is what `ip route save` has written: a magic number, messages.
     """
+    head, messages = netlink_messages(path)
+    mended = [_without_nexthop(each) for each in messages]
+    if mended != messages:
+        with open(f"{path}.new", "wb") as file:
+            file.write(head + b"".join(mended))
+        os.rename(f"{path}.new", path)
+
+
+def netlink_messages(path: str) -> tuple[bytes, list[bytes]]:
+    """Return the magic number and the messages of a file that `ip` has saved.
+
+    Raises ValueError when it is damaged.
+    """
     with open(path, "rb") as file:
         raw = file.read()
-    out, position = [raw[:4]], 4
+    messages, position = [], 4
     while position + _NLMSG <= len(raw):
         (size,) = struct.unpack_from("<I", raw, position)
         if size < _NLMSG:
-            return  # not what we know
-        message = raw[position : position + size]
-        out.append(_without_nexthop(message))
-        position += size + 3 & ~3
-    new = b"".join(out)
-    if new != raw:
-        with open(f"{path}.new", "wb") as file:
-            file.write(new)
-        os.rename(f"{path}.new", path)
+            raise ValueError(f"{path} is damaged: a message of {size} bytes")
+        end = position + (size + 3 & ~3)
+        messages.append(raw[position:end])
+        position = end
+    return raw[:4], messages
 
 
 def _without_nexthop(message: bytes) -> bytes:
@@ -231,7 +250,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
     return None if file is None else file.read()
 
 
-def _read(path: str) -> tuple[bytes, list[bytes]]:
+def read_records(path: str) -> tuple[bytes, list[bytes]]:
+    """Return the magic numbers and the records of an image file. Raises ValueError."""
     with open(path, "rb") as file:
         raw = file.read()
     records, position = [], 8
@@ -244,7 +264,8 @@ def _read(path: str) -> tuple[bytes, list[bytes]]:
     return raw[:8], records
 
 
-def _write(path: str, head: bytes, records: Iterable[bytes]) -> None:
+def write_records(path: str, head: bytes, records: Iterable[bytes]) -> None:
+    """Replace an image file."""
     with open(f"{path}.new", "wb") as file:
         file.write(head)
         for each in records:

@@ -57,15 +57,14 @@ class Checkpoints:
 
     @asynccontextmanager
     async def dumped(
-        self, instance: Instance, snapshot: str = "", *, keeps_running: bool
+        self, instance: Instance, place: Path, *, keeps_running: bool
     ) -> AsyncIterator[Dump]:
-        """Dump a running instance; during the block its processes stand still.
+        """Dump a running instance to a `place`; during the block its processes stand still.
 
         When the block raises they go on, and nothing is left. Raises Failed, NotSupported,
         BadRequest.
         """
         program = await self._program.find()
-        place = self.place(instance.unique_name, snapshot)
         new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
         targets = frozenset(
             os.path.normpath(f"/{device['path']}")

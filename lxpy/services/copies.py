@@ -19,7 +19,7 @@ from lxpy.runtime.container import Runtime
 from lxpy.services.images import Images
 from lxpy.services.journal import Journal
 from lxpy.services.power import Power
-from lxpy.services.quiet import Pause
+from lxpy.services.quiet import Pause, Saving
 from lxpy.services.snapshotfiles import Make, SnapshotFiles
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
@@ -103,7 +103,7 @@ class Copies:
         source: Source,
         target: Instance,
         pool: Pool,
-        pause: Pause | None,
+        pause: Pause | Saving | None,
         operation: Operation,
     ) -> list[Snapshot]:
         """Make a new instance's volume with its snapshots; return what rows these get.
@@ -180,7 +180,12 @@ class Copies:
         return make
 
     async def _transfer(
-        self, source: Volume, from_pool: Pool, target: Volume, pool: Pool, pause: Pause | None
+        self,
+        source: Volume,
+        from_pool: Pool,
+        target: Volume,
+        pool: Pool,
+        pause: Pause | Saving | None,
     ) -> None:
         quiet = quiet_already if pause is None else pause
         await self._pools.storage.copy(from_pool, source, pool, target, quiet)

@@ -25,9 +25,11 @@ from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.quiet import Pause, Saving
 from lxpy.services.starting import Starter, volume_of, with_config
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
+from lxpy.services.twins import Twins
 from lxpy.storage import Pool
 
 _SOURCES = ("image", "none", "copy")
@@ -49,6 +51,7 @@ class Creation:
         starter: Starter,
         power: Power,
         copies: Copies,
+        twins: Twins,
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
@@ -62,6 +65,8 @@ class Creation:
         self._starter = starter
         self._power = power
         self._copies = copies
+        self._twins = twins
+        self.on_failure = power.on_ephemeral_end
         self._registry = registry
         self._lifecycle = lifecycle
 
@@ -83,7 +88,7 @@ class Creation:
                 for each in _involved(project, name, wish):
                     await held.enter_async_context(self._locks.hold("instance", *each))
                 await self._create(base, wish, operation)
-            if wish.start:
+            if wish.start and not self._power.is_running(self._store.get(project, name)):
                 await self._power.start(project, name)
 
         return self._registry.spawn(
@@ -148,7 +153,9 @@ class Creation:
             await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
         elif wish.source.type == "copy":
             source = self._copies.source(base.project, wish.source)
-            await self._copy(instance, pool, source, operation)
+            runs = source.snapshot is None and self._power.is_running(source.instance)
+            live = wish.source.live and runs
+            await self._copy(instance, pool, source, operation, live=live)
             self.tell_created(instance, pool)
             return
         async with self._journal.undoable(
@@ -170,16 +177,40 @@ class Creation:
             ) from error
 
     async def _copy(
-        self, instance: Instance, pool: Pool, source: Source, operation: Operation
+        self,
+        instance: Instance,
+        pool: Pool,
+        source: Source,
+        operation: Operation,
+        *,
+        live: bool = False,
     ) -> None:
-        """Make the instance's volume from that of another, which is frozen meanwhile if it runs."""
-        pause = self._copies.pause(source)
+        """Make the instance's volume from that of another, which is frozen meanwhile if it runs.
+
+        A `live` copy has the memory of the other, and runs at once.
+        """
+        pause: Pause | Saving | None = self._copies.pause(source)
+        if live:
+            pause = self._twins.saving(source.instance, instance)
         async with self._journal.undoable(
             "create", instance.project, instance.name,
             pool=pool.name, paused=pause.freezes if pause else "",
         ) as intent:  # fmt: skip
-            snapshots = await self._copies.copy(source, instance, pool, pause, operation)
-            await self.insert(instance, pool, intent, snapshots)
+            try:
+                snapshots = await self._copies.copy(source, instance, pool, pause, operation)
+                await self.insert(instance, pool, intent, snapshots)
+            except BaseException:
+                await self._twins.forget(instance)
+                raise
+        if live:
+            await self._begin_twin(source.instance, instance)
+
+    async def _begin_twin(self, source: Instance, target: Instance) -> None:
+        try:
+            await self._twins.begin(source, target.project, target.name)
+        except BaseException:
+            await self.on_failure(self._store.get(target.project, target.name))
+            raise
 
     async def insert(
         self, instance: Instance, pool: Pool, intent: str, snapshots: Iterable[Snapshot] = ()

@@ -134,6 +134,18 @@ class Power:
             await self._store.save(replace(instance, stateful=True))
             await self._ended(self._store.get(project, name), exit, asked=True)
 
+    async def revive(
+        self, project: str, name: str, before: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Start an instance from a state that was put there, its lock held.
+
+        `before(pid)` has its network namespace before it joins networks. Raises LxpyError.
+        """
+        instance = self._store.get(project, name)
+        await self._start(instance, saved=True, before=before)
+        await self._without_state(instance)
+        self._tell("instance-started", instance)
+
     async def _without_state(self, instance: Instance) -> None:
         """Forget the state of an instance that has been started."""
         current = self._store.get(instance.project, instance.name)
@@ -246,11 +258,20 @@ class Power:
         except LxpyError as error:
             _log.warning("not started again", instance=instance.unique_name, error=str(error))
 
-    async def _start(self, instance: Instance, *, saved: bool = False, state: str = "") -> None:
+    async def _start(
+        self,
+        instance: Instance,
+        *,
+        saved: bool = False,
+        state: str = "",
+        before: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
         """Start it, or, `saved`, restore it from its own state or from that of a snapshot."""
         names: dict[str, str] = {}
 
         async def network(pid: int) -> None:
+            if before is not None:
+                await before(pid)
             names.update(await self._networks.attach(prepared.instance, nics, pid))
 
         try:
@@ -329,7 +350,8 @@ class Power:
     async def _save(self, instance: Instance) -> None:
         """Dump its memory; it ends with that, unless that fails."""
         try:
-            async with self._checkpoints.dumped(instance, keeps_running=False):
+            place = self._checkpoints.place(instance.unique_name)
+            async with self._checkpoints.dumped(instance, place, keeps_running=False):
                 pass  # nothing else is to be saved while it stands still
         except BaseException:
             await self._store.note(instance, {"volatile.last_state.power": "RUNNING"})

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from lxpy.errors import LxpyError
 from lxpy.instances.model import Instance
@@ -62,20 +63,20 @@ class Pause:
 
 
 class Saving:
-    """A storage driver's `Quiet` that saves an instance's memory: once, for a snapshot."""
+    """A storage driver's `Quiet` that saves an instance's memory, once."""
 
-    def __init__(self, checkpoints: Checkpoints, instance: Instance, snapshot: str) -> None:
+    def __init__(self, checkpoints: Checkpoints, instance: Instance, place: Path) -> None:
         self.lasted_s: float | None = None
         self.freezes = ""  # CRIU lets its processes go on by itself, whatever happens to us
         self._checkpoints = checkpoints
         self._instance = instance
-        self._snapshot = snapshot
+        self._place = place
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:
         """Stop its processes and save their memory, then let them go on. Raises Failed."""
         async with self._checkpoints.dumped(
-            self._instance, self._snapshot, keeps_running=True
+            self._instance, self._place, keeps_running=True
         ) as dump:
             yield
         self.lasted_s = dump.frozen_s

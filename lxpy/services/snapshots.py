@@ -132,7 +132,8 @@ class Snapshots:
         planned = self._planned(instance, wish, scheduled=scheduled)
         pause: Pause | Saving = Pause(self._runtime, self._power, instance)
         if wish.stateful:
-            pause = Saving(self._checkpoints, instance, planned.name)
+            place = self._checkpoints.place(instance.unique_name, planned.name)
+            pause = Saving(self._checkpoints, instance, place)
 
         async def make(pool: Pool, volume: Volume) -> Snapshot:
             await self._pools.storage.snapshot(pool, volume, pause)

@@ -1,0 +1,77 @@
+"""A dump made one of another instance: with its own name, ids and addresses.
+
+Files are as `criu_images` knows them. Blocking. Source: criu's images/*.proto.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+
+from lxpy.runtime import criu
+from lxpy.runtime.criu_images import Message, read_records, write_records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_UTS_NODENAME = 1
+_USERNS_MAPS = (1, 2)
+_EXTENT_OUTSIDE = 2
+_DEVICE_NAME, _DEVICE_ADDRESS = 5, 7
+
+
+def adapt(
+    directory: str, *, name: str, hostname: str, shift: int, hwaddrs: Mapping[str, str]
+) -> None:
+    """Make a dump that of the instance `name`.
+
+    `shift` is added to each id of the host, `hwaddrs` are the addresses of its interfaces by their
+    names inside. Their network addresses stay, as sockets are bound to them: they are for the
+    caller to take away before the processes go on. Raises OSError, ValueError.
+    """
+    _edit(directory, "utsns-*.img", lambda uts: uts.set(_UTS_NODENAME, hostname.encode()))
+    _edit(directory, "userns-*.img", lambda userns: _shift(userns, shift))
+
+    def readdress(device: Message) -> None:
+        given = hwaddrs.get(device.text(_DEVICE_NAME))
+        if given is not None:
+            device.set(_DEVICE_ADDRESS, bytes.fromhex(given.replace(":", "")))
+
+    _edit(directory, "netdev-*.img", readdress)
+    _adapt_manifest(directory, name, shift)
+
+
+def _edit(directory: str, pattern: str, change: Callable[[Message], None]) -> None:
+    for path in glob.glob(f"{directory}/{pattern}"):
+        head, records = read_records(path)
+        messages = [Message(each) for each in records]
+        for message in messages:
+            change(message)
+        write_records(path, head, [message.encode() for message in messages])
+
+
+def _shift(userns: Message, shift: int) -> None:
+    fields = []
+    for number, kind, value in userns.fields:
+        if number in _USERNS_MAPS and isinstance(value, bytes):
+            extent = Message(value)
+            extent.set(_EXTENT_OUTSIDE, extent.number(_EXTENT_OUTSIDE) + shift)
+            value = extent.encode()
+        fields.append((number, kind, value))
+    userns.fields = fields
+
+
+def _adapt_manifest(directory: str, name: str, shift: int) -> None:
+    path = f"{directory}/{criu.MANIFEST}"
+    with open(path, encoding="utf-8") as file:
+        manifest = json.load(file)
+    manifest["name"] = name
+    manifest["cgroups"] = [
+        [group, uid + shift if uid else 0, gid + shift if gid else 0, controllers]
+        for group, uid, gid, controllers in manifest["cgroups"]
+    ]
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(manifest, file)
+    os.rename(f"{path}.new", path)
