@@ -216,6 +216,30 @@ class TestSources:
         await self.refused(place, "exists already", size="1GiB")
         assert (place / "disks/p.img").read_text() == "precious"
 
+    @pytest.mark.parametrize("below", ["file", "device"])
+    async def test_a_creation_that_was_interrupted(self, place: Path, below: str) -> None:
+        with ground(Setup("btrfs", below), place / "ground") as prepared:
+            storage = StoragePools(prepared.directory / "pools")
+            given = prepared.config()
+
+            async def attempt() -> Pool:
+                pool = storage.pool("p", "btrfs", storage.fill("p", "btrfs", given))
+                await storage.create(pool)
+                return pool
+
+            await attempt()
+            pool = await attempt()  # the daemon died before it could note the pool
+            await storage.stop(pool)
+            pool = await attempt()
+            await storage.create_volume(pool, C1)
+            with pytest.raises(BadRequest, match=r"exists already|has a file system"):
+                await attempt()
+            assert await storage.volumes(pool) == [C1]
+            await storage.delete_volume(pool, C1)
+            await storage.delete(pool)
+            await storage.delete(pool)  # as after a crash in between
+            assert prepared.left() == []
+
     async def test_a_file_that_is_lost(self, place: Path) -> None:
         storage = StoragePools(place / "pools")
         pool = storage.pool("p", "btrfs", storage.fill("p", "btrfs", {"size": "1GiB"}))

@@ -71,13 +71,14 @@ class BtrfsDriver:
 
     async def delete(self, pool: Pool) -> None:
         """Remove the pool's subvolumes and its file; a directory of the user's stays."""
-        if not await in_thread(btrfs_source.is_lost, pool):
+        lost = await btrfs_source.is_lost(pool)
+        if not lost:
             await btrfs_source.mount(pool)
             await in_thread(work.check_unused, pool)
-        if btrfs_source.kind(pool) is btrfs_source.Kind.DIRECTORY:
-            await in_thread(work.clear, pool)
-        else:
+        if btrfs_source.kind(pool) is not btrfs_source.Kind.DIRECTORY:
             await btrfs_source.remove(pool)
+        elif not lost:
+            await in_thread(work.clear, pool)
 
     async def resources(self, pool: Pool) -> Resources:
         """Return the figures of the file system; btrfs makes inodes as they are needed."""

@@ -24,7 +24,9 @@ from lxpy.errors import BadRequest, Failed, InvalidConfig
 from lxpy.kernel import btrfs
 from lxpy.programs import run
 from lxpy.storage import loops
+from lxpy.storage.drivers import layout
 from lxpy.storage.drivers.btrfs_subvolumes import opened
+from lxpy.storage.drivers.btrfs_volumes import has_areas, is_empty
 from lxpy.storage.volume import Pool
 from lxpy.threads import in_thread
 from lxpy.units import parse_size
@@ -88,31 +90,20 @@ async def create(pool: Pool) -> None:
         case Kind.DIRECTORY:
             await in_thread(_check_directory, pool)
         case Kind.DEVICE:
-            device = pool.config.get("volatile.initial_source", "")
-            await in_thread(_check_device, device)
-            await _make(pool, device, "--uuid", pool.config["source"])
+            await _create_on_device(pool, pool.config.get("volatile.initial_source", ""))
         case Kind.FILE:
-            await in_thread(_make_file, pool)
-            try:
-                await _make(pool, pool.config["source"])
-            except BaseException:
-                await in_thread(_remove_file, pool)
-                raise
+            await _create_in_file(pool, Path(pool.config["source"]))
 
 
 async def mount(pool: Pool) -> None:
     """Have the pool's files at their place; may be repeated. Raises Failed."""
     if kind(pool) is Kind.DIRECTORY or await in_thread(os.path.ismount, pool.path):
         return
-    await in_thread(_make_mount_point, pool.path)
-    with ExitStack() as stack:
-        if kind(pool) is Kind.DEVICE:
-            device = f"UUID={pool.config['source']}"
-        else:
-            file = Path(pool.config["source"])
-            await in_thread(_check_file, pool, file)
-            device = await in_thread(stack.enter_context, loops.attached(file))
-        await run("mount", "-t", "btrfs", "-o", _options(pool.config), device, str(pool.path))
+    if kind(pool) is Kind.FILE:
+        await in_thread(_check_file, pool)
+        await _mount(pool, pool.config["source"])
+    else:
+        await _mount(pool, f"UUID={pool.config['source']}")
 
 
 async def unmount(pool: Pool) -> None:
@@ -127,7 +118,7 @@ async def remove(pool: Pool) -> None:
         return
     await unmount(pool)
     if kind(pool) is Kind.FILE:
-        await in_thread(_remove_file, pool)
+        await in_thread(_remove_files, Path(pool.config["source"]))
     else:
         await _wipe(pool)
     await in_thread(_remove_mount_point, pool.path)
@@ -146,33 +137,88 @@ async def update(pool: Pool, config: Mapping[str, str]) -> None:
         await _grow(pool, Path(pool.config["source"]), size)
 
 
-def is_lost(pool: Pool) -> bool:
-    """Tell whether the pool's file is not there any more, nor its file system."""
-    file = Path(pool.config["source"])
-    return kind(pool) is Kind.FILE and not file.exists() and not os.path.ismount(pool.path)
+async def is_lost(pool: Pool) -> bool:
+    """Tell whether nothing of the pool is there any more, such as after half a deletion."""
+    if kind(pool) is Kind.DIRECTORY:
+        return not await in_thread(has_areas, pool.path)
+    if await in_thread(os.path.ismount, pool.path):
+        return False
+    if kind(pool) is Kind.FILE:
+        return not await in_thread(Path(pool.config["source"]).exists)
+    return not await _device(pool)
+
+
+async def _create_on_device(pool: Pool, device: str) -> None:
+    await in_thread(_check_device, device)
+    try:
+        await _make(pool, device, "--uuid", pool.config["source"])
+    except BadRequest:
+        if not await _is_leftover(pool, device):
+            raise
+        await _make(pool, device, "--uuid", pool.config["source"], "--force")
+    try:
+        await mount(pool)
+    except BaseException:
+        await _wipe(pool)
+        await in_thread(_remove_mount_point, pool.path)
+        raise
+
+
+async def _create_in_file(pool: Pool, file: Path) -> None:
+    if await in_thread(file.exists) and not await _is_leftover(pool, str(file)):
+        raise BadRequest(f"{file} exists already: remove it if no other installation uses it")
+    new = file.with_name(f"{layout.NEW}{file.name}")
+    try:
+        await in_thread(_make_file, new, parse_size(pool.config["size"]))
+        await _make(pool, str(new))
+        await in_thread(os.replace, new, file)
+        await mount(pool)
+    except BaseException:
+        await in_thread(_remove_files, new, file)
+        await in_thread(_remove_mount_point, pool.path)
+        raise
+
+
+async def _is_leftover(pool: Pool, source: str) -> bool:
+    """Tell whether a file system is what an interrupted creation of the pool has left.
+
+    It bears the pool's name and has nothing in it; it is not mounted afterwards.
+    """
+    found = await run("blkid", "-p", "-o", "value", "-s", "LABEL", source, check=False)
+    if found.stdout.decode().strip() != pool.name:
+        return False
+    if not await in_thread(os.path.ismount, pool.path):
+        await _mount(pool, source)
+    if not await in_thread(is_empty, pool.path):
+        return False
+    await unmount(pool)
+    return True
+
+
+async def _mount(pool: Pool, source: str) -> None:
+    """Mount a device, or a file, which gets one."""
+    await in_thread(_make_mount_point, pool.path)
+    with ExitStack() as stack:
+        device = source
+        if kind(pool) is Kind.FILE:
+            device = await in_thread(stack.enter_context, loops.attached(Path(source)))
+        await run("mount", "-t", "btrfs", "-o", _options(pool.config), device, str(pool.path))
 
 
 async def _make(pool: Pool, device: str, *options: str) -> None:
-    """Make a file system, which an existing one is not overwritten by, and mount it."""
+    """Make a file system. Raises BadRequest when there is one already."""
     size = pool.config.get("size")
     mixed = ("--mixed",) if size and parse_size(size) < _MIXED_BYTES else ()
     words = ("mkfs.btrfs", "-q", "--label", pool.name, *mixed, *options, device)
     try:
         await run(*words, timeout_s=None)
     except Failed as error:
-        if "-f" in str(error):
-            raise BadRequest(
-                f'"{device}" has a file system or partitions already: give another device, or '
-                f'remove them with "wipefs -a {device}"'
-            ) from error
-        raise
-    try:
-        await mount(pool)
-    except BaseException:
-        if kind(pool) is Kind.DEVICE:
-            await _wipe(pool)
-        await in_thread(_remove_mount_point, pool.path)
-        raise
+        if "overwrite" not in str(error):
+            raise
+        raise BadRequest(
+            f'"{device}" has a file system or partitions already: give another device, or '
+            f'remove them with "wipefs -a {device}"'
+        ) from error
 
 
 async def _wipe(pool: Pool) -> None:
@@ -180,16 +226,20 @@ async def _wipe(pool: Pool) -> None:
 
     An instance that starts meanwhile has the file system mounted, too, for a moment.
     """
-    found = await run("blkid", "-U", pool.config["source"], check=False)
-    device = found.stdout.decode().strip()
-    if not device:
-        return
-    for attempt in range(_WIPES):
+    device = await _device(pool)
+    for attempt in range(_WIPES if device else 0):
         wiped = await run("wipefs", "-q", "-a", "-t", "btrfs", device, check=False)
         if wiped.returncode == 0:
             return
         await asyncio.sleep(0.1 if attempt < _WIPES - 1 else 0)
-    _log.warning("device not wiped", device=device, remedy=f"wipefs -a {device}")
+    if device:
+        _log.warning("device not wiped", device=device, remedy=f"wipefs -a {device}")
+
+
+async def _device(pool: Pool) -> str:
+    """Return the device that has the pool's file system, "" for none."""
+    found = await run("blkid", "-U", pool.config["source"], check=False)
+    return found.stdout.decode().strip()
 
 
 def _grown(pool: Pool, config: Mapping[str, str]) -> int | None:
@@ -271,35 +321,31 @@ def _check_device(device: str) -> None:
         raise BadRequest(f'Source "{device}" is no block device')
 
 
-def _make_file(pool: Pool) -> None:
-    file = Path(pool.config["source"])
+def _make_file(file: Path, size_bytes: int) -> None:
     file.parent.mkdir(mode=0o700, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        descriptor = os.open(file, flags, 0o600)
-    except FileExistsError as error:
-        raise BadRequest(
-            f"{file} exists already: remove it if no other installation uses it"
-        ) from error
+    file.unlink(missing_ok=True)  # of an interrupted attempt
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
             btrfs.set_no_copy_on_write(descriptor)
         except OSError:
             pass  # on other file systems: nothing is copied anyway
-        os.ftruncate(descriptor, parse_size(pool.config["size"]))
+        os.ftruncate(descriptor, size_bytes)
     finally:
         os.close(descriptor)
 
 
-def _check_file(pool: Pool, file: Path) -> None:
+def _check_file(pool: Pool) -> None:
+    file = Path(pool.config["source"])
     if not file.is_file():
         raise Failed(
             f'Storage pool "{pool.name}" is not usable: its file {file} is missing: restore it'
         )
 
 
-def _remove_file(pool: Pool) -> None:
-    Path(pool.config["source"]).unlink(missing_ok=True)
+def _remove_files(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _make_mount_point(path: Path) -> None:

@@ -24,17 +24,33 @@ _INSTANCE_MODE, _CUSTOM_MODE = 0o700, 0o711
 _log = structlog.get_logger()
 
 
+def is_empty(directory: Path) -> bool:
+    """Tell whether there is nothing but what an interrupted creation has left."""
+    return all(
+        each.name in _AREAS and each.is_dir() and not any(each.iterdir())
+        for each in directory.iterdir()
+    )
+
+
+def has_areas(directory: Path) -> bool:
+    """Tell whether a pool was made in a directory."""
+    return any((directory / area).is_dir() for area in _AREAS)
+
+
 def prepare(pool: Pool) -> None:
     """Make the directories of a new pool. Raises BadRequest when there is something in it."""
-    for entry in pool.path.iterdir():
-        # Empty ones of ours are what an interrupted attempt has left.
-        if entry.name not in _AREAS or not entry.is_dir() or any(entry.iterdir()):
-            raise BadRequest(f'Source path "{pool.path}" isn\'t empty: give an empty directory')
-    with layout.told(pool), opened(pool.path) as descriptor:
+    if not is_empty(pool.path):
+        raise BadRequest(f'Source path "{pool.path}" isn\'t empty: give an empty directory')
+    try:
+        with layout.told(pool), opened(pool.path) as descriptor:
+            for area in _AREAS:
+                layout.mkdir_private(pool.path / area)
+            btrfs_quotas.enable(descriptor)
+            btrfs.commit(descriptor)
+    except BaseException:
         for area in _AREAS:
-            layout.mkdir_private(pool.path / area)
-        btrfs_quotas.enable(descriptor)
-        btrfs.commit(descriptor)
+            layout.remove_if_empty(pool.path / area)
+        raise
 
 
 def sweep(pool: Pool) -> None:
@@ -67,7 +83,7 @@ def clear(pool: Pool) -> None:
     """Remove images and directories from the directory of a pool."""
     sweep(pool)
     delete(pool, list((pool.path / "images").iterdir()))
-    for area in _AREAS:
+    for area in reversed(_AREAS):  # by the first of them a pool is known
         (pool.path / area).rmdir()
 
 
