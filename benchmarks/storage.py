@@ -147,7 +147,7 @@ class StorageBench(Bench):
         self.each(made, runs=1)
 
     def leave(self) -> None:
-        """Remove what `prepare` has made, and what failed scenarios have left."""
+        """Remove what was made, and what failed scenarios have left."""
         for system in self.systems:
             system.clean()
 
@@ -347,13 +347,14 @@ def arguments() -> argparse.ArgumentParser:
 def measure(bench: StorageBench, options: argparse.Namespace) -> None:
     """Go through the pools and sections."""
     for driver in options.pools:
+        # First of all: until this connection has sent something, LXD accepts no other.
+        bench.leave()
         bench.prepare(driver)
         for section in SECTIONS:
             if section in options.only:
                 load = os.getloadavg()[0]
                 print(f"[{driver}: {section}] load {load:.1f}", file=sys.stderr, flush=True)
                 getattr(bench, section)()
-        bench.leave()
 
 
 def report(bench: StorageBench, load: float) -> str:
