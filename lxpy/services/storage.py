@@ -270,8 +270,8 @@ class Pools:
         return users
 
     async def _describe(self, pool: Pool, users: Mapping[str, Sequence[str]]) -> api.Pool:
+        images = await self._images(pool)
         broken = pool.name in self._broken
-        images = [] if broken else await self.storage.images(pool)
         return api.Pool(
             name=pool.name,
             driver=pool.driver,
@@ -280,6 +280,17 @@ class Pools:
             used_by=[*(f"/1.0/images/{each}" for each in images), *users.get(pool.name, [])],
             status="Unavailable" if broken else "Created",
         )
+
+    async def _images(self, pool: Pool) -> Sequence[str]:
+        """Return a pool's images; one that cannot be used any more is noted, and has none."""
+        if pool.name in self._broken:
+            return []
+        try:
+            return await self.storage.images(pool)
+        except (LxpyError, OSError) as error:
+            _log.warning("storage pool unavailable", pool=pool.name, error=str(error))
+            self._broken[pool.name] = str(error)
+            return []
 
     def _tell(self, action: str, name: str) -> None:
         self._lifecycle.emit(action, f"/1.0/storage-pools/{name}")

@@ -15,6 +15,8 @@ import pytest
 from lxpy.errors import BadRequest, Failed
 from lxpy.storage import Pool, StoragePools, Volume, loops
 from tests.support import trees
+from tests.support.daemon import Daemon
+from tests.support.fixtures import change, create
 from tests.support.pools import Ground, Setup, ground, sparse
 from tests.support.volumes import C1, C2, MIB, digest, files, fill_up, made, read, started
 
@@ -180,6 +182,29 @@ async def test_a_pool_grows(storage: StoragePools, pool: Pool) -> None:
     await storage.update(pool, {**pool.config, "size": "3GiB"})
     grown = (await storage.resources(pool)).space_total - before.space_total
     assert grown == 1 << 30
+
+
+def test_a_pool_that_is_unmounted_comes_back(daemon: Daemon, tiny: str) -> None:
+    api, path = daemon.api, "/1.0/storage-pools"
+    api.post(path, {"name": "p", "driver": "btrfs", "config": {"size": "256MiB"}})
+    root = {"type": "disk", "path": "/", "pool": "p"}
+    name = create(daemon, tiny, devices={"root": root})
+    place, file = daemon.directory / "storage-pools/p", daemon.directory / "disks/p.img"
+    subprocess.run(["umount", place], check=True)
+    file.rename(file.with_name("away"))
+    assert {each["name"]: each["status"] for each in api.get(f"{path}?recursion=1")} == {
+        "default": "Created",
+        "p": "Unavailable",
+    }
+    status, _, reply = api.raw("GET", f"{path}/p/resources")
+    assert status == 503 and b"is missing: restore it" in reply
+    file.with_name("away").rename(file)
+    assert api.get(f"{path}/p/resources")["space"]["total"] == 256 * MIB
+    assert api.get(f"{path}/p")["status"] == "Created"
+    change(daemon, name, "start")
+    daemon.delete(name)
+    api.call("DELETE", f"{path}/p")
+    file.parent.rmdir()
 
 
 class TestSources:
