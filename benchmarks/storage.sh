@@ -35,6 +35,16 @@ stop_lxd() { # what lxd.sh does not know of
     benchmarks/lxd.sh stop || true
 }
 
+end_rest() { # what a daemon of ours that did not start, or not end, leaves: its directory is on their command lines
+    for path in /proc/[0-9]*; do
+        pid=${path#/proc/}
+        if [ "$pid" != $$ ] && tr '\0' ' ' <"$path/cmdline" 2>/dev/null | grep -qF -- "$LXPY_DIR/"; then
+            kill "$pid" 2>/dev/null || true
+        fi
+    done
+    findmnt -rno TARGET | { grep "^$work/" || true; } | sort -r | while read -r target; do umount -l "$target"; done
+}
+
 stop() {
     trap '' INT TERM
     stop_lxpy
@@ -42,6 +52,7 @@ stop() {
     [ "${INCUS:-yes}" = no ] || benchmarks/storage_incus.sh stop || true
     bridge=$(cat "$work/bridge" 2>/dev/null || true)
     [ -z "$bridge" ] || ip link delete "$bridge" 2>/dev/null || true
+    end_rest
     rm -rf --one-file-system "$work"
 }
 
