@@ -14,7 +14,7 @@ import tarfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _O_PATH = 0o10000000
 _O_RDONLY = 0
@@ -96,6 +96,17 @@ class Message:
         self.fields = [
             (number, kind, new if number == field else value) for number, kind, value in self.fields
         ]
+
+    def each(self, field: int, change: Callable[[Message], None]) -> None:
+        """Change each of the messages that a field repeats."""
+        fields = []
+        for number, kind, value in self.fields:
+            if number == field and isinstance(value, bytes):
+                inner = Message(value)
+                change(inner)
+                value = inner.encode()
+            fields.append((number, kind, value))
+        self.fields = fields
 
     def encode(self) -> bytes:
         """Return the message as CRIU reads it."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _UTS_NODENAME = 1
 _USERNS_MAPS = (1, 2)
 _EXTENT_OUTSIDE = 2
+_GROUPS_HIERARCHIES, _HIERARCHY_TOP = 2, 2
+_DIRECTORY_BELOW, _DIRECTORY_FILES, _DIRECTORY_OWNER, _FILE_OWNER = 2, 3, 4, 3
+_OWNER_IDS = (2, 3)
 _DEVICE_NAME, _DEVICE_ADDRESS = 5, 7
 
 
@@ -33,6 +36,7 @@ def adapt(
     """
     _edit(directory, "utsns-*.img", lambda uts: uts.set(_UTS_NODENAME, hostname.encode()))
     _edit(directory, "userns-*.img", lambda userns: _shift(userns, shift))
+    _edit(directory, "cgroup.img", lambda tree: _shift_groups(tree, shift))
 
     def readdress(device: Message) -> None:
         given = hwaddrs.get(device.text(_DEVICE_NAME))
@@ -53,14 +57,27 @@ def _edit(directory: str, pattern: str, change: Callable[[Message], None]) -> No
 
 
 def _shift(userns: Message, shift: int) -> None:
-    fields = []
-    for number, kind, value in userns.fields:
-        if number in _USERNS_MAPS and isinstance(value, bytes):
-            extent = Message(value)
-            extent.set(_EXTENT_OUTSIDE, extent.number(_EXTENT_OUTSIDE) + shift)
-            value = extent.encode()
-        fields.append((number, kind, value))
-    userns.fields = fields
+    def move(extent: Message) -> None:
+        extent.set(_EXTENT_OUTSIDE, extent.number(_EXTENT_OUTSIDE) + shift)
+
+    for field in _USERNS_MAPS:
+        userns.each(field, move)
+
+
+def _shift_groups(tree: Message, shift: int) -> None:
+    """Move the owners of control groups, which CRIU gives to those that are there, too."""
+
+    def move(owner: Message) -> None:
+        for field in _OWNER_IDS:
+            if owner.number(field):
+                owner.set(field, owner.number(field) + shift)
+
+    def directory(group: Message) -> None:
+        group.each(_DIRECTORY_OWNER, move)
+        group.each(_DIRECTORY_FILES, lambda file: file.each(_FILE_OWNER, move))
+        group.each(_DIRECTORY_BELOW, directory)
+
+    tree.each(_GROUPS_HIERARCHIES, lambda hierarchy: hierarchy.each(_HIERARCHY_TOP, directory))
 
 
 def _adapt_manifest(directory: str, name: str, shift: int) -> None:
