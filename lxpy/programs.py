@@ -22,6 +22,8 @@ _PACKAGES = {
     "bzip2": ("bzip2", "packing and unpacking a bzip2 image"),
     "btrfs": ("btrfs-progs", "a storage pool of driver btrfs"),
     "mkfs.btrfs": ("btrfs-progs", "a storage pool of driver btrfs"),
+    "zfs": ("zfsutils-linux", "a storage pool of driver zfs"),
+    "zpool": ("zfsutils-linux", "a storage pool of driver zfs"),
     "vgs": ("lvm2", "a storage pool of driver lvm"),
     "lvs": ("lvm2", "a storage pool of driver lvm"),
     "thin_check": ("thin-provisioning-tools", "a storage pool of driver lvm"),
@@ -86,6 +88,23 @@ async def run(
     if check and completed.returncode != 0:
         raise Failed(_complaint(completed))
     return completed
+
+
+async def run_to_end(
+    *argv: str, check: bool = True, env: Mapping[str, str] | None = None
+) -> Completed:
+    """Run a program that must not be killed halfway: a cancelled caller waits for its end.
+
+    Raises as `run`.
+    """
+    work = asyncio.ensure_future(run(*argv, check=check, env=env, timeout_s=None))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # seen: the cancellation is what the caller hears of
+        raise
 
 
 def _standard_input(text: bytes | None, descriptor: int | None) -> int:

@@ -168,12 +168,58 @@ _LVM_VOLUME = table(
     ),
     _TEXTS,
 )
+_ZFS_NAME = matching(r"[A-Za-z][\w.:-]*(/[\w.:-]+)*", 'a name such as "tank" or "tank/lxpy"')
 
-POOL_KEYS: Mapping[str, Keys] = {"dir": _DIR_POOL, "btrfs": _BTRFS_POOL, "lvm": _LVM_POOL}
+
+def _path_or_dataset(value: str) -> None:
+    """Accept a path, or the name of a zpool or dataset."""
+    if value.startswith("/"):
+        _path(value)
+    else:
+        _ZFS_NAME.check(value)
+
+
+_ZFS_POOL = table(
+    (
+        ConfigKey("rsync.bwlimit", SIZE, description="Upper limit of a transfer to other hosts"),
+        ConfigKey("rsync.compression", BOOL, "true", description="Compress transfers"),
+        ConfigKey("size", SIZE, description="Size of its own file; it can grow"),
+        ConfigKey(
+            "source",
+            Type("string", _path_or_dataset),
+            description="A zpool, a dataset or a block device",
+        ),
+        ConfigKey("user.*", STRING, description="Free"),
+        ConfigKey("volatile.initial_source", STRING, description="The source it was made with"),
+        ConfigKey("volume.*", STRING, description="Default of an option of its volumes"),
+        ConfigKey("zfs.export", BOOL, "true", description="Export its zpool at shutdown"),
+        ConfigKey("zfs.pool_name", _ZFS_NAME, description="Its zpool or dataset"),
+    ),
+    _TEXTS,
+)
+_ZFS_VOLUME = table(
+    (
+        *_VOLUME_KEYS,
+        ConfigKey("zfs.blocksize", SIZE, description="recordsize, or volblocksize of a disk"),
+        ConfigKey(
+            "zfs.reserve_space", BOOL, "false", description="Take the space of its size at once"
+        ),
+        ConfigKey("zfs.use_refquota", BOOL, "true", description="Do not count its snapshots"),
+    ),
+    _TEXTS,
+)
+
+POOL_KEYS: Mapping[str, Keys] = {
+    "dir": _DIR_POOL,
+    "btrfs": _BTRFS_POOL,
+    "lvm": _LVM_POOL,
+    "zfs": _ZFS_POOL,
+}
 VOLUME_KEYS: Mapping[str, Keys] = {
     "dir": _VOLUME_TABLE,
     "btrfs": _VOLUME_TABLE,
     "lvm": _LVM_VOLUME,
+    "zfs": _ZFS_VOLUME,
 }
 
 

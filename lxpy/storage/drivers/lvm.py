@@ -15,7 +15,6 @@ Source: LXD docs, "LVM - lvm"; lvmthin(7).
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from pathlib import Path
 from lxpy.doctor import Host
 from lxpy.errors import BadRequest, LxpyError, NotFound, NotSupported
 from lxpy.storage import files, trees
-from lxpy.storage.drivers import layout, lvm_group, lvm_source, lvm_volumes
+from lxpy.storage.drivers import across, layout, lvm_group, lvm_source, lvm_volumes, mounting
 from lxpy.storage.drivers import lvm_filesystems as filesystems
 from lxpy.storage.drivers.base import Info, Quiet, Unpack, quiet_already
 from lxpy.storage.drivers.lvm_group import Group
@@ -84,15 +83,14 @@ class LvmDriver:
     async def delete(self, pool: Pool) -> None:
         """Remove the images, the thin pool, and the volume group if lxpy has made it."""
         if not await in_thread(lvm_source.is_lost, pool):
-            await lvm_source.unmount(pool)
+            await mounting.unmount_below(pool.path)
             group = Group.of(pool)
             have = await lvm_group.volumes(group)
-            for found in have.values():
-                if lvm_group.decode(found) is not None:
-                    raise BadRequest(
-                        f'The storage pool is currently in use: "{pool.name}" has logical volume '
-                        f"{found.name}"
-                    )
+            for found in filter(None, map(lvm_group.decode, have.values())):
+                area = "containers" if found.type is VolumeType.CONTAINER else "custom"
+                raise BadRequest(
+                    f'The storage pool is currently in use: "{pool.name}" has volumes in {area}'
+                )
             await lvm_group.remove(group, *have)
         await lvm_source.remove(pool)
 
@@ -173,7 +171,7 @@ class LvmDriver:
         origin = await existing(pool, source)
         here = Group.of(pool) == Group.of(to_pool)
         if not here or not lvm_volumes.can_become(origin, target):
-            await self._copy_content(pool, source, to_pool, target, quiet)
+            await across.copy(self, pool, source, to_pool, target, quiet)
             return
         group = Group.of(pool)
         async with lvm_volumes.making(to_pool, target) as new:
@@ -182,18 +180,6 @@ class LvmDriver:
                 await lvm_group.snapshot(group, origin, new, read_only=sealed)
             if not sealed:
                 await lvm_volumes.fit(pool, target, origin, new)
-
-    async def _copy_content(
-        self, pool: Pool, source: Volume, to_pool: Pool, target: Volume, quiet: Quiet
-    ) -> None:
-        still = source if source.snapshot else source.at(lvm_volumes.hidden_name())
-        if not source.snapshot:
-            await self.snapshot_volume(pool, still, quiet)
-        try:
-            await lvm_volumes.copy_content(self, pool, still, to_pool, target)
-        finally:
-            if not source.snapshot:
-                await asyncio.shield(asyncio.ensure_future(self.delete_volume(pool, still)))
 
     async def rename_volume(self, pool: Pool, volume: Volume, target: Volume) -> None:
         """Rename the snapshots, then the volume; what was begun is ended."""
@@ -256,10 +242,7 @@ class LvmDriver:
 
     async def unmount(self, pool: Pool, volume: Volume) -> None:
         """Unmount a volume. Guests that run keep what they have of it."""
-        place = layout.volume_path(pool, volume)
-        await filesystems.unmount(place)
-        if volume.snapshot:
-            await in_thread(layout.remove_if_empty, place.parent)
+        await mounting.unmount(layout.volume_path(pool, volume))
 
     async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
         """Return the directory with the files."""

@@ -6,15 +6,11 @@ Source: mke2fs(8), resize2fs(8), tune2fs(8), mkfs.xfs(8), xfs_growfs(8), ext4(5)
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from lxpy.errors import BadRequest, Failed
 from lxpy.programs import run
-from lxpy.storage import files
 from lxpy.storage.volume import Pool, Usage, Volume
-from lxpy.threads import in_thread
 
 FILESYSTEM = "block.filesystem"
 MOUNT_OPTIONS = "block.mount_options"
@@ -66,42 +62,10 @@ async def make(kind: str, device: Path) -> None:
     await run(*_MKFS[kind], str(device), timeout_s=None)
 
 
-async def mount(kind: str, device: Path, place: Path, how: str, *, sealed: bool = False) -> None:
-    """Mount a file system; may be repeated. `sealed` is for snapshots. Raises Failed."""
-    if await in_thread(os.path.ismount, place):
-        return
-    await in_thread(_make_place, place)
+def mount_options(kind: str, how: str, *, sealed: bool = False) -> str:
+    """Return how a file system is mounted; `sealed` is for snapshots and images."""
     own = _SEALED[kind] if sealed else _OWN[kind]
-    words = ",".join(each for each in (own, "" if sealed else how) if each)
-    try:
-        await run("mount", "-t", kind, *(("-o", words) if words else ()), str(device), str(place))
-    except BaseException:
-        await unmount(place)
-        raise
-
-
-async def unmount(place: Path) -> None:
-    """Take away what `mount` made; may be repeated. Raises Failed when somebody is in there."""
-    if await in_thread(os.path.ismount, place):
-        await run("umount", str(place), timeout_s=None)
-    await in_thread(_remove_place, place)
-
-
-@asynccontextmanager
-async def mounted(
-    kind: str, device: Path, place: Path, how: str = "", *, sealed: bool = False
-) -> AsyncIterator[Path]:
-    """Have a file system mounted for the length of a block, unless it is anyway."""
-    if await in_thread(os.path.ismount, place):
-        yield place
-        return
-    await mount(kind, device, place, how, sealed=sealed)
-    try:
-        yield place
-        if not sealed:
-            await in_thread(files.syncfs, place)
-    finally:
-        await unmount(place)
+    return ",".join(each for each in (own, "" if sealed else how) if each)
 
 
 async def grow(kind: str, device: Path, place: Path) -> None:
@@ -131,26 +95,8 @@ def usage(place: Path) -> Usage:
     return Usage(used, found.f_blocks * found.f_frsize)
 
 
-def mounts_below(directory: Path) -> list[Path]:
-    """Return what is mounted below a directory, the innermost first."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    targets = [line.split(" ")[4] for line in lines]
-    return [Path(each) for each in reversed(targets) if each.startswith(f"{directory}/")]
-
-
 async def _check(device: Path) -> None:
     done = await run("e2fsck", "-f", "-p", str(device), check=False, timeout_s=None)
     if done.returncode & ~_REPAIRED:
         said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
         raise Failed(f"The file system on {device} needs repair by hand, with e2fsck: {said}")
-
-
-def _make_place(place: Path) -> None:
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _remove_place(place: Path) -> None:
-    try:
-        place.rmdir()
-    except FileNotFoundError:
-        pass

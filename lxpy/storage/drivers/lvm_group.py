@@ -17,11 +17,12 @@ import asyncio
 import json
 import re
 import secrets
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxpy.errors import BadRequest
-from lxpy.programs import Completed, run
+from lxpy.errors import BadRequest, Failed
+from lxpy.programs import Completed, run, run_to_end
 from lxpy.storage.volume import ContentType, Pool, Volume, VolumeType
 
 VG_NAME = "lvm.vg_name"
@@ -149,15 +150,13 @@ async def lvm(*argv: str, check: bool = True) -> Completed:
 
     One that is killed halfway would leave devices suspended. Raises Failed, MissingTool.
     """
-    quiet = {"LVM_SUPPRESS_FD_WARNINGS": "1"}
-    work = asyncio.ensure_future(run(*argv, env=quiet, check=check, timeout_s=None))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # seen: the cancellation is what the caller hears of
-        raise
+    done = await run_to_end(*argv, env={"LVM_SUPPRESS_FD_WARNINGS": "1"}, check=False)
+    if check and done.returncode:
+        # Every change of an overcommitted thin pool comes with warnings about that.
+        lines = (line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines())
+        told = "; ".join(line for line in lines if line and not line.startswith("WARNING:"))
+        raise Failed(f"Failed to run: {shlex.join(argv)}: {told}")
+    return done
 
 
 async def report(program: str, fields: str, *words: str) -> list[dict[str, str]]:
@@ -203,8 +202,7 @@ def parse(line: dict[str, str]) -> LogicalVolume:
 async def create(group: Group, name: str, size_bytes: int, marks: tuple[str, ...]) -> None:
     """Make a thin volume; it reads as zeros. Raises Failed."""
     size = ("--virtualsize", f"{rounded(size_bytes)}b")
-    # Nothing is to be wiped: a new thin volume has no blocks.
-    plain = ("--zero", "n", "--wipesignatures", "n")
+    plain = ("--wipesignatures", "n")  # a new thin volume has no blocks
     where = ("--thinpool", group.thin_pool, group.name)
     await lvm("lvcreate", "--yes", "--name", name, *size, *plain, *_tagged(marks), *where)
 

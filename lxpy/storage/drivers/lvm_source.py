@@ -20,7 +20,7 @@ from typing import ParamSpec
 from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
 from lxpy.programs import run
 from lxpy.storage import disks
-from lxpy.storage.drivers import layout, lvm_filesystems, lvm_group
+from lxpy.storage.drivers import lvm_group, mounting
 from lxpy.storage.drivers.lvm_group import THIN_POOL_NAME, VG_NAME, Group, lvm
 from lxpy.storage.volume import Pool
 from lxpy.threads import in_thread, in_thread_or_undo
@@ -31,7 +31,6 @@ METADATA_SIZE = "lvm.thinpool_metadata_size"
 FORCE_REUSE = "lvm.vg.force_reuse"
 USE_THIN_POOL = "lvm.use_thinpool"
 FIXED = (VG_NAME, THIN_POOL_NAME, METADATA_SIZE)
-AREAS = (*layout.VOLUMES, *layout.SNAPSHOTS, "images", ".new")
 
 
 class Kind(StrEnum):
@@ -87,7 +86,7 @@ async def create(pool: Pool) -> None:
         if not await _has_thin_pool(group):
             undo.push_async_callback(_quietly, lvm, "lvremove", "--yes", _thin_pool(group))
             await _make_thin_pool(pool, group)
-        await in_thread(_make_directories, pool)
+        await in_thread(mounting.make_directories, pool.path)
         undo.pop_all()
 
 
@@ -108,19 +107,13 @@ async def start(pool: Pool) -> None:
             f'Storage pool "{pool.name}" is not usable: there is no thin pool '
             f'"{group.thin_pool}" in volume group "{group.name}": restore it'
         )
-    await in_thread(_make_directories, pool)
-    await unmount(pool)
-
-
-async def unmount(pool: Pool) -> None:
-    """Unmount everything of the pool. Guests that run keep what they have. Raises Failed."""
-    for each in await in_thread(lvm_filesystems.mounts_below, pool.path):
-        await lvm_filesystems.unmount(each)
+    await in_thread(mounting.make_directories, pool.path)
+    await mounting.unmount_below(pool.path)
 
 
 async def stop(pool: Pool) -> None:
     """Unmount everything; let go of the pool's own file. Raises Failed."""
-    await unmount(pool)
+    await mounting.unmount_below(pool.path)
     if kind(pool) is Kind.FILE and not await in_thread(is_lost, pool):
         await lvm("vgchange", "--yes", "--activate", "n", Group.of(pool).name)
         await in_thread(disks.detach, Path(pool.config["source"]))
@@ -139,7 +132,7 @@ async def remove(pool: Pool) -> None:
         mine = (line["lv_name"] for line in lines if lvm_group.POOL_TAG in line["lv_tags"])
         if group.thin_pool in mine and not used:
             await lvm("lvremove", "--yes", _thin_pool(group))
-    await in_thread(_remove_directories, pool)
+    await in_thread(mounting.remove_directories, pool.path)
 
 
 async def update(pool: Pool, config: Mapping[str, str]) -> None:
@@ -244,9 +237,10 @@ async def _make_thin_pool(pool: Pool, group: Group) -> None:
     """Make the thin pool. When it is full, writes fail at once instead of waiting a minute."""
     metadata = pool.config.get(METADATA_SIZE, "")
     sized = ("--poolmetadatasize", f"{parse_size(metadata)}b") if metadata else ()
-    what = ("--type", "thin-pool", "--extents", "100%FREE", "--errorwhenfull", "y")
+    what = ("--type", "thin-pool", "--extents", "100%FREE")
     name = ("--addtag", lvm_group.POOL_TAG, "--name", group.thin_pool, group.name)
     await lvm("lvcreate", "--yes", *what, *sized, *name)
+    await lvm("lvchange", "--errorwhenfull", "y", _thin_pool(group))
 
 
 async def _remove_group(group: Group, mark: str) -> None:
@@ -277,15 +271,3 @@ def _is_block_device(path: str) -> bool:
         return stat.S_ISBLK(os.stat(path).st_mode)
     except OSError:
         return False
-
-
-def _make_directories(pool: Pool) -> None:
-    pool.path.mkdir(mode=0o711, parents=True, exist_ok=True)
-    for area in AREAS:
-        layout.mkdir_private(pool.path / area)
-
-
-def _remove_directories(pool: Pool) -> None:
-    """Remove the directories that volumes were mounted at: none has a file in it."""
-    for top, _, _ in os.walk(pool.path, topdown=False):
-        layout.remove_if_empty(Path(top))

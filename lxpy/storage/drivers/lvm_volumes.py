@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from lxpy.errors import Conflict, Failed, LxpyError, NotFound, NotSupported
-from lxpy.programs import run
 from lxpy.storage import transfer
-from lxpy.storage.drivers import layout, lvm_group
+from lxpy.storage.drivers import across, layout, lvm_group, mounting
 from lxpy.storage.drivers import lvm_filesystems as filesystems
-from lxpy.storage.drivers.base import Driver
 from lxpy.storage.drivers.lvm_group import Group, LogicalVolume
 from lxpy.storage.volume import ContentType, Pool, Volume, VolumeType
 from lxpy.threads import in_thread
@@ -25,7 +22,6 @@ DEFAULT_BYTES = 10 << 30
 _STAGING_BYTES = 64 << 30
 #: where in a volume's file system its files are
 TOPS = {VolumeType.CONTAINER: "rootfs", VolumeType.CUSTOM: "files", VolumeType.IMAGE: "."}
-_MODES = {VolumeType.CONTAINER: 0o755, VolumeType.CUSTOM: 0o711}
 
 
 async def existing(pool: Pool, volume: Volume) -> LogicalVolume:
@@ -36,11 +32,6 @@ async def existing(pool: Pool, volume: Volume) -> LogicalVolume:
         what = "Snapshot" if volume.snapshot else "Volume"
         raise NotFound(f'{what} "{volume.label}" is not in storage pool "{pool.name}"')
     return found
-
-
-def hidden_name() -> str:
-    """Return the name of a snapshot for the length of an operation."""
-    return f".{secrets.token_hex(6)}"
 
 
 async def snapshots(pool: Pool, volume: Volume, *, all: bool = False) -> list[str]:
@@ -84,14 +75,26 @@ async def _discard(pool: Pool, *names: str) -> None:
     """Remove what was begun. What cannot be, goes at the next start: the first error counts."""
     try:
         for name in names:
-            await filesystems.unmount(_place_of_new(pool, name))
+            await mounting.unmount(_place_of_new(pool, name))
         await lvm_group.remove(Group.of(pool), *names)
     except (LxpyError, OSError):
         pass
 
 
 def _place_of_new(pool: Pool, name: str) -> Path:
-    return pool.path / ".new" / name
+    return pool.path / mounting.NEW / name
+
+
+def _mounted_new(
+    pool: Pool, volume: Volume, new: str, kind: str
+) -> AbstractAsyncContextManager[Path]:
+    """Have what is being made mounted for the length of a block."""
+    how = filesystems.mount_options(kind, filesystems.options(pool, volume))
+    return mounting.mounted(kind, _device(pool, new), _place_of_new(pool, new), how)
+
+
+def _device(pool: Pool, name: str) -> str:
+    return str(Group.of(pool).device(name))
 
 
 async def create(pool: Pool, volume: Volume) -> None:
@@ -113,10 +116,8 @@ async def formatted(pool: Pool, volume: Volume, new: str, kind: str) -> AsyncIte
     size = volume.size_bytes or _default_bytes(pool, volume)
     filesystems.check_size(kind, size)
     await lvm_group.create(group, new, size, lvm_group.tags(ContentType.FILESYSTEM, kind))
-    device = group.device(new)
-    await filesystems.make(kind, device)
-    how = filesystems.options(pool, volume)
-    async with filesystems.mounted(kind, device, _place_of_new(pool, new), how) as top:
+    await filesystems.make(kind, group.device(new))
+    async with _mounted_new(pool, volume, new, kind) as top:
         await in_thread(_prepare, top)
         yield top
 
@@ -160,31 +161,13 @@ async def filling_disk(pool: Pool, volume: Volume) -> AsyncIterator[Path]:
             async with formatted(pool, room, staging, filesystems.EXT4) as top:
                 yield top
                 image = top / transfer.BLOCK_FILE
-                size = max(volume.size_bytes or 0, (await in_thread(image.stat)).st_size)
+                size = (await in_thread(image.stat)).st_size
                 await lvm_group.create(group, new, size, lvm_group.tags(volume.content))
-                await copy_disk(image, group.device(new))
+                await across.copy_disk(image, group.device(new))
             if volume.snapshot:
                 await lvm_group.seal(group, new)
         finally:
             await asyncio.shield(asyncio.ensure_future(_discard(pool, staging)))
-
-
-async def copy_disk(source: Path, target: Path) -> None:
-    """Copy a disk to a device of zeros, without its zeros."""
-    options = ("bs=4M", "conv=sparse,notrunc,fsync", "status=none")
-    await run("dd", f"if={source}", f"of={target}", *options, timeout_s=None)
-
-
-async def copy_content(
-    driver: Driver, pool: Pool, still: Volume, to_pool: Pool, target: Volume
-) -> None:
-    """Copy what is in a snapshot to a new volume of another size, file system or pool."""
-    await driver.mount(pool, still)
-    try:
-        async with driver.filling(to_pool, target) as directory:
-            await transfer.copy(driver, pool, still, directory)
-    finally:
-        await asyncio.shield(asyncio.ensure_future(driver.unmount(pool, still)))
 
 
 @contextmanager
@@ -235,23 +218,13 @@ async def fit(
             await lvm_group.extend(Group.of(pool), new, size)
         return
     if size > origin.size_bytes:
-        how = filesystems.options(pool, volume)
-        place = _place_of_new(pool, new)
-        mounting = filesystems.mounted(origin.filesystem, device, place, how)
-        await _grow(pool, origin.filesystem, new, size, mounting)
+        await lvm_group.extend(Group.of(pool), new, size)
+        async with _mounted_new(pool, volume, new, origin.filesystem) as top:
+            await filesystems.grow(origin.filesystem, device, top)
     elif 0 < size < origin.size_bytes and origin.filesystem == filesystems.EXT4:
         await _shrink(pool, volume, new, size)
     if not same:
         await filesystems.renew_identity(origin.filesystem, device)
-
-
-async def _grow(
-    pool: Pool, kind: str, name: str, size: int, mounting: AbstractAsyncContextManager[Path]
-) -> None:
-    group = Group.of(pool)
-    await lvm_group.extend(group, name, size)
-    async with mounting as top:
-        await filesystems.grow(kind, group.device(name), top)
 
 
 async def _shrink(pool: Pool, volume: Volume, new: str, size: int) -> None:
@@ -286,11 +259,15 @@ async def resize(pool: Pool, volume: Volume, size_bytes: int | None) -> None:
 
 async def _replace_by_smaller(pool: Pool, volume: Volume, found: LogicalVolume, size: int) -> None:
     """Shrink a snapshot, and put it in the volume's place: a crash in between harms nothing."""
+    if not found.filesystem:
+        raise Failed(
+            f'Block volume "{volume.label}" cannot shrink: what is at its end would be lost; make '
+            "a smaller one and copy to it"
+        )
     if found.filesystem != filesystems.EXT4:
-        what = found.filesystem or "a block volume"
         raise NotSupported(
-            f'Volume "{volume.label}" cannot shrink: {what} cannot: make a smaller one and copy '
-            "to it"
+            f'Volume "{volume.label}" cannot shrink, as {found.filesystem} cannot: make a smaller '
+            "one and copy to it"
         )
     if await in_thread(os.path.ismount, layout.volume_path(pool, volume)):
         raise NotSupported(
@@ -306,7 +283,7 @@ async def restore(pool: Pool, volume: Volume, snapshot: str) -> None:
     """Make a volume that is not in use what its snapshot is. Raises NotFound, Failed."""
     origin = await existing(pool, volume.at(snapshot))
     found = await existing(pool, volume)
-    await filesystems.unmount(layout.volume_path(pool, volume))
+    await mounting.unmount(layout.volume_path(pool, volume))
     async with _replacing(pool, found) as new:
         await lvm_group.snapshot(Group.of(pool), origin, new)
         await fit(pool, volume, origin, new, same=True)
@@ -368,17 +345,24 @@ async def _take_back(group: Group, names: list[tuple[str, str]]) -> None:
 
 async def mount(pool: Pool, volume: Volume, found: LogicalVolume) -> None:
     """Mount a volume or snapshot at its place."""
-    sealed = bool(volume.snapshot) or volume.type is VolumeType.IMAGE
-    device = Group.of(pool).device(found.name)
-    how = filesystems.options(pool, volume)
     place = layout.volume_path(pool, volume)
-    await filesystems.mount(found.filesystem, device, place, how, sealed=sealed)
+    how = _how(pool, volume, found.filesystem)
+    await mounting.mount(found.filesystem, _device(pool, found.name), place, how)
 
 
 def at_hand(pool: Pool, volume: Volume, found: LogicalVolume) -> AbstractAsyncContextManager[Path]:
     """Have a volume or image mounted at its place for the length of a block."""
-    sealed = bool(volume.snapshot) or volume.type is VolumeType.IMAGE
-    device = Group.of(pool).device(found.name)
-    how = filesystems.options(pool, volume)
     place = layout.volume_path(pool, volume)
-    return filesystems.mounted(found.filesystem, device, place, how, sealed=sealed)
+    how = _how(pool, volume, found.filesystem)
+    sealed = _is_sealed(volume)
+    device = _device(pool, found.name)
+    return mounting.mounted(found.filesystem, device, place, how, sealed=sealed)
+
+
+def _how(pool: Pool, volume: Volume, kind: str) -> str:
+    how = filesystems.options(pool, volume)
+    return filesystems.mount_options(kind, how, sealed=_is_sealed(volume))
+
+
+def _is_sealed(volume: Volume) -> bool:
+    return bool(volume.snapshot) or volume.type is VolumeType.IMAGE
