@@ -11,6 +11,7 @@ from lxpy.cli.session import Session
 
 #: Where each verb is declared. Its module is imported when it is called, or for `lxpy --help`.
 VERBS = {
+    "checkpoint": "lxpy.cli.checkpoint:checkpoint",
     "completion": "lxpy.cli.completion:completion",
     "config": "lxpy.cli.config:config",
     "console": "lxpy.cli.console:console",

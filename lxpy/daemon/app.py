@@ -13,6 +13,7 @@ from aiohttp import web
 from lxpy.daemon import middleware
 from lxpy.daemon.routes import (
     backups,
+    checkpoints,
     events,
     files,
     images,
@@ -42,6 +43,7 @@ from lxpy.services.backups import Backups
 from lxpy.services.bulk import Bulk
 from lxpy.services.care import Care
 from lxpy.services.checkpoints import Checkpoints
+from lxpy.services.checks import Checks
 from lxpy.services.console import Consoles
 from lxpy.services.copies import Copies
 from lxpy.services.creation import Creation
@@ -139,7 +141,8 @@ class Application:
         self.starter = Starter(
             directories, store, locks, pools, self.disks, self.networks, self.host
         )
-        self.checkpoints = Checkpoints(directories.states, runtime, Criu())
+        self.criu = Criu()
+        self.checkpoints = Checkpoints(directories.states, runtime, self.criu)
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, self.checkpoints, registry,
             lifecycle, self.host,
@@ -311,6 +314,7 @@ class Application:
             snapshot_mounts.routes(self.snapshot_mounts),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
+            checkpoints.routes(Checks(self.store, self.runtime, self.criu)),
             storage.routes(self.pools, self.volumes),
             profiles.routes(self.profiles),
             server.routes(self.server),

@@ -91,6 +91,15 @@ def send_signal(pidfd: int, number: int) -> None:
     syscall("pidfd_send_signal", f"signal {number}", pidfd, number, None, 0)
 
 
+def take_descriptor(pid: int, number: int) -> int:
+    """Return a copy of another process's descriptor. Source: pidfd_getfd(2)."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        return syscall("pidfd_getfd", f"descriptor {number} of {pid}", pidfd, number, 0)
+    finally:
+        os.close(pidfd)
+
+
 def start_time(pid: int) -> int:
     """Return when the process started, in clock ticks since boot: with the pid it is unique.
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lxpy.errors import Failed, NotSupported, Unavailable
-from lxpy.runtime import connection, frames, inits, phases
+from lxpy.runtime import blockers, connection, frames, inits, phases
+from lxpy.runtime.blockers import Blocker
 from lxpy.runtime.cgroups import Layout, Root
 from lxpy.runtime.checkpoint import Dump
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
@@ -318,6 +319,11 @@ class Runtime:
             program, directory, name=name, pid=pid, group=self._root.group(name), disks=disks,
             keeps_running=keeps_running,
         )  # fmt: skip
+
+    async def blockers(self, name: str) -> list[Blocker]:
+        """Return what would keep it from being dumped. Raises StartFailed when it does not run."""
+        pid = self._find(name).held.pid
+        return await asyncio.to_thread(blockers.find, pid, self._root.group(name))
 
     def _find(self, name: str) -> Running:
         running = self._running.get(name)
