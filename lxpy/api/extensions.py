@@ -115,6 +115,8 @@ _OWN = {
     "lxpy_file_tree": "trees of files as tar, application/x-tar (services.trees)",
     "lxpy_snapshot_mount": "snapshots on the host's directories (services.snapshotmounts)",
     "lxpy_snapshot_files": "/1.0/instances/N/snapshots/S/files (services.files)",
+    "lxpy_backup_target": "target of backups: a bucket of S3 (services.targets)",
+    "lxpy_export_since": "since= of exports, and their import (services.increments)",
     "lxpy_export_stream": "GET export, imports as they come (services.exports, services.imports)",
     "lxpy_volume_export": "GET .../volumes/custom/NAME/export (services.volume_exports)",
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",

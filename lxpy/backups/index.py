@@ -15,7 +15,6 @@ import yaml
 from lxpy.errors import Failed
 
 NAME = "backup/index.yaml"
-GONE = "backup/deleted"
 _OWN = "lxpy"
 _TYPES = ("container", "virtual-machine", "custom")
 
@@ -58,6 +57,10 @@ class Index:
     def snapshot_directory(self, name: str) -> str:
         """Return the name below which the archive has a snapshot's content."""
         return f"backup/{'volume-snapshots' if self.type == 'custom' else 'snapshots'}/{name}"
+
+    def gone(self, snapshot: str) -> str:
+        """Return the name of the member that lists what is gone, of an incremental backup."""
+        return f"{self.snapshot_directory(snapshot)}.deleted" if snapshot else "backup/deleted"
 
     def targets(self) -> dict[str, str]:
         """Return the archive's directories, each with the snapshot's name or ""."""

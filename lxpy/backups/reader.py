@@ -19,6 +19,7 @@ from lxpy.backups.unpack import Found, Order
 from lxpy.backups.writer import Chunks
 from lxpy.errors import Failed
 from lxpy.images.compression import NONE, SQUASHFS, Compression, detect
+from lxpy.threads import in_thread
 
 _HEAD_BYTES = 512
 _GOOD = (0, 2)  # 2 is a warning of gzip and xz
@@ -38,20 +39,25 @@ class Incoming:
         targets: Mapping[str, Path],
         tell: Tell = lambda _: None,
         *,
-        changes: bool = False,
+        roots: Mapping[str, int] | None = None,
     ) -> Found:
         """Unpack into directories, by the archive's names for them; to the archive's end.
 
-        With `changes` they are full already. `tell` hears how many bytes have been unpacked.
+        `roots` are descriptors of the trees that an incremental backup changes, by the same names.
+        `tell` hears how many bytes have been unpacked.
         Raises Failed naming what is wrong; what was written until then stays there.
         """
         order = Order(
             targets={name: str(path) for name, path in targets.items()},
             plain=self.index.type == "custom",
-            changes=changes,
             checksums=self.index.checksums,
         )
-        return await self._work.unpack(order, tell)
+        if roots is not None:
+            order.roots.update({name: number for number, name in enumerate(roots)})
+            order.gone.update(
+                {self.index.gone(s): n for n, s in self.index.targets().items() if n in roots}
+            )
+        return await self._work.unpack(order, list((roots or {}).values()), tell)
 
 
 @asynccontextmanager
@@ -103,9 +109,9 @@ class _Work:
             raise await self._failure(message)
         return str(message["index"])
 
-    async def unpack(self, order: Order, tell: Tell) -> Found:
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._control, json.dumps(asdict(order)).encode() + b"\n")
+    async def unpack(self, order: Order, descriptors: list[int], tell: Tell) -> Found:
+        line = json.dumps(asdict(order)).encode() + b"\n"
+        await in_thread(_send, self._control, line, descriptors)
         while "bytes" in (message := await self._message()):
             tell(message["bytes"])
         if "done" not in message:
@@ -209,7 +215,6 @@ async def _feed(process: Process, head: bytes, rest: Chunks) -> None:
 @asynccontextmanager
 async def _started(compression: Compression, head: bytes, rest: Chunks) -> AsyncIterator[_Work]:
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
     processes: list[Process] = []
     async with AsyncExitStack() as undo:
         undo.callback(ours.close)
@@ -232,6 +237,14 @@ async def _started(compression: Compression, head: bytes, rest: Chunks) -> Async
         work = _Work(processes, ours, Feeding(processes[0], head, rest))
         undo.push_async_callback(work.close)
         yield work
+
+
+def _send(control: socket.socket, line: bytes, descriptors: list[int]) -> None:
+    try:
+        socket.send_fds(control, [line[:1]], descriptors)
+        control.sendall(line[1:])
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it has ended, and what it said tells why
 
 
 async def _end_all(processes: list[Process]) -> None:

@@ -8,6 +8,7 @@ Runs on Python's own library alone.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -28,8 +29,8 @@ from lxpy.kernel.libc import prctl
 
 INDEX = "backup/index.yaml"
 CHECKSUMS = "backup/checksums"
-GONE = "backup/deleted"
 DISK = "root.img"
+MAX_DESCRIPTORS = 250  # of one message; Linux allows 253
 _TEXT_BYTES = 32 << 20
 _HEADER_BYTES = 16 << 20  # the map of a file with very many holes
 _AFTER_END = 64 << 20
@@ -45,14 +46,16 @@ Emit = Callable[[dict[str, Any]], None]
 class Order:
     """What to unpack: the archive's directories, each with the directory it goes into.
 
-    `plain` are custom volumes: their files lie in the directory itself. With `changes` the
-    directories are full, and the archive tells what is different. `checksums` must be there.
+    `plain` are custom volumes: their files lie in the directory itself. `checksums` must be there.
+    `roots` and `gone` are of incremental backups: where the files are that the archive changes, as
+    numbers of the descriptors that come with the order, and which members list what is gone.
     """
 
     targets: dict[str, str]
     plain: bool = False
-    changes: bool = False
     checksums: bool = False
+    roots: dict[str, int] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -95,10 +98,12 @@ class Hashed(Stream):
 class Part(Extraction):
     """One volume or snapshot: takes the members below its directory, renamed as in an image."""
 
-    def __init__(self, order: Order, target: str, stream: Stream) -> None:
+    def __init__(self, order: Order, name: str, stream: Stream) -> None:
+        target = order.targets[name]
         layout = "rootfs" if order.plain else "unified"
         super().__init__(Layout("", layout, _NO_LIMIT, _NO_LIMIT, target), stream, _nothing)
-        self._order = order
+        self._is_plain = order.plain
+        self._root = order.roots.get(name)
         self._target = target
         self._dropped: set[str] = set()
 
@@ -138,7 +143,9 @@ class Part(Extraction):
 
     def tree(self, area: str) -> Tree | None:
         """Return the tree of an area; the files of a custom volume lie in its top."""
-        if self._order.plain and area not in self.trees:
+        if area == "rootfs" and self._root is not None and area not in self.trees:
+            self.trees[area] = Tree(self._root)
+        elif self._is_plain and area not in self.trees:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             self.trees[area] = Tree(os.open(self._target, flags))
         return super().tree(area)
@@ -166,7 +173,7 @@ class Unpacking:
 
     def run(self, order: Order) -> None:
         """Unpack the rest. Raises BadArchive, OSError."""
-        parts = {name: Part(order, target, self._stream) for name, target in order.targets.items()}
+        parts = {name: Part(order, name, self._stream) for name in order.targets}
         while (member := self._reader.next()) is not None:
             self.found.files += 1
             if self._is_checked:
@@ -186,10 +193,9 @@ class Unpacking:
         name = _plain(member.name)
         if name == CHECKSUMS:
             self._check(member)
-        elif name == GONE and order.changes:
+        elif name in order.gone and member.isreg():
             gone = self._text(member).encode("utf-8", "surrogateescape")
-            for part in parts.values():
-                part.remove([each for each in gone.split(b"\0") if each])
+            parts[order.gone[name]].remove([each for each in gone.split(b"\0") if each])
         elif name.endswith(".bin") and name.removesuffix(".bin") in parts:
             raise BadArchive(
                 "it is in the storage driver's own format: export it without --optimized-storage"
@@ -259,17 +265,26 @@ def perform(read: Callable[[int], bytes], control: socket.socket, emit: Emit) ->
     try:
         work = Unpacking(Hashed(read), emit)
         emit({"index": work.index()})
-        line = control.makefile("rb").readline()
-        if not line:
+        order = _receive(control)
+        if order is None:
             return  # it is not wanted
-        order = _enclose(Order(**json.loads(line)))
-        work.run(order)
+        work.run(_enclose(order))
         emit({"done": {name: getattr(work.found, name) for name in Found.__slots__}})
     except (BadArchive, UnicodeError) as error:
         emit({"error": str(error), "kind": "archive"})
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         emit({"error": text, "kind": "host", "errno": error.errno or 0})
+
+
+def _receive(control: socket.socket) -> Order | None:
+    """Return the order that comes as a line, its descriptors with the first byte."""
+    data, descriptors, _, _ = socket.recv_fds(control, 1, MAX_DESCRIPTORS)
+    if not data:
+        return None
+    order = Order(**json.loads(data + control.makefile("rb").readline()))
+    order.roots.update({name: descriptors[n] for name, n in order.roots.items()})
+    return order
 
 
 def _enclose(order: Order) -> Order:
@@ -282,7 +297,7 @@ def _enclose(order: Order) -> Order:
     targets = {
         name: os.path.join("/", os.path.relpath(path, root)) for name, path in order.targets.items()
     }
-    return Order(targets, order.plain, order.changes, order.checksums)
+    return dataclasses.replace(order, targets=targets)
 
 
 def main() -> None:

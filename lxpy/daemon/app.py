@@ -56,6 +56,7 @@ from lxpy.services.exports import Exports
 from lxpy.services.files import Files
 from lxpy.services.images import Images
 from lxpy.services.imports import Imports
+from lxpy.services.increments import Increments
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
 from lxpy.services.live import Live
@@ -287,6 +288,14 @@ class Application:
         consoles = Consoles(
             self.directories, self.store, self.runtime, self.power, self.registry, self.lifecycle
         )
+        increments = Increments(
+            self.store,
+            self.journal,
+            self.pools,
+            self.profiles,
+            self.snapshot_files,
+            self.restoring,
+        )
         services = instances.Services(
             instances=self.instances,
             creation=creation,
@@ -297,6 +306,7 @@ class Application:
                 profiles=self.profiles,
                 pools=self.pools,
                 creation=creation,
+                increments=increments,
                 registry=self.registry,
             ),
             updates=self.updates,

@@ -110,6 +110,16 @@ def on_pool(instance: Instance, profiles: list[Profile], pool: str) -> Instance:
     return instance.changed(profiles, devices={**instance.devices, **added})
 
 
+def snapshot_on_pool(snapshot: Snapshot, pool: str) -> Snapshot:
+    """Return a snapshot with its root disk on the pool that its instance is on."""
+    for name, device in snapshot.expanded_devices.items():
+        is_root = device.get("type") == "disk" and device.get("path") == "/"
+        if is_root and device.get("pool") != pool:
+            devices = {**snapshot.devices, name: {**device, "pool": pool}}
+            return replace(snapshot, devices=devices)
+    return snapshot
+
+
 def _is_unique(key: str) -> bool:
     return key in _UNIQUE or (key.startswith("volatile.") and key.endswith(".hwaddr"))
 

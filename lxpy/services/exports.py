@@ -135,8 +135,10 @@ class Exports:
         )  # fmt: skip
         stack.push_async_callback(self._drop, pool, volume, intent)
         await self._pools.storage.snapshot(pool, volume, pause)
-        alone = wish.instance_only or wish.since
-        snapshots = [] if alone else self._store.snapshots.of(instance.id)
+        snapshots = [] if wish.instance_only else self._store.snapshots.of(instance.id)
+        if wish.since:
+            base = self._base(instance, wish.since)
+            snapshots = [each for each in snapshots if each.created_at > base.created_at]
         return _Still(instance, pool, volume, snapshots)
 
     async def _drop(self, pool: Pool, volume: Volume, intent: str) -> None:
@@ -162,12 +164,8 @@ class Exports:
         if wish.since:
             old = source.tree(storage, pool, still.volume.at(wish.since))
             before = await stack.enter_async_context(old)
-            found[""] = [
-                replace(each, since=before, gone=index.GONE)
-                if isinstance(each, Directory) and each.name.endswith("/rootfs")
-                else each
-                for each in found[""]
-            ]
+            for snapshot, parts in found.items():
+                found[snapshot] = _since(parts, before, about.gone(snapshot))
         return found
 
     async def _about(self, still: _Still, wish: Wish) -> Index:
@@ -199,6 +197,16 @@ def refuse_optimized(optimized: bool) -> None:
             "Exports in the storage driver's own format are not in this version of lxpy: leave "
             "--optimized-storage out, such an export can be imported into every pool"
         )
+
+
+def _since(parts: list[Part], before: int, gone: str) -> list[Part]:
+    """Return the parts with only those files of the tree that are not as they were before."""
+    return [
+        replace(each, since=before, gone=gone)
+        if isinstance(each, Directory) and each.name.endswith("/rootfs")
+        else each
+        for each in parts
+    ]
 
 
 def _parts(about: Index, contents: dict[str, list[Part]]) -> list[Part]:

@@ -5,7 +5,7 @@ Source: LXD docs, "REST API", "Instances", POST of an octet-stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from lxpy.backups.reader import Incoming
 from lxpy.backups.writer import Chunks
 from lxpy.errors import BadRequest, Failed, InvalidConfig, NotFound
 from lxpy.images.progress import Meter
-from lxpy.instances.model import Instance, Snapshot, root_device
+from lxpy.instances.model import Instance, root_device
 from lxpy.instances.names import check_name
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import arrivals
 from lxpy.services.creation import Creation
+from lxpy.services.increments import Increments
 from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
 from lxpy.services.profiles import Profiles
@@ -50,6 +51,7 @@ class Imports:
         profiles: Profiles,
         pools: Pools,
         creation: Creation,
+        increments: Increments,
         registry: Registry,
     ) -> None:
         self._store = store
@@ -58,6 +60,7 @@ class Imports:
         self._profiles = profiles
         self._pools = pools
         self._creation = creation
+        self._increments = increments
         self._registry = registry
 
     async def receive(self, project: str, chunks: Chunks, wish: Wish) -> Operation:
@@ -77,7 +80,10 @@ class Imports:
 
             async def work(operation: Operation) -> None:
                 async with self._locks.hold("instance", project, name):
-                    await self._import(project, name, wish.pool, archive, operation)
+                    if archive.index.since is not None:
+                        await self._increments.apply(project, name, archive, _teller(operation))
+                    else:
+                        await self._import(project, name, wish.pool, archive, operation)
 
             operation = self._registry.spawn(
                 "Restoring backup",
@@ -116,9 +122,10 @@ class Imports:
         )
         pool = await self._creation.pool_of(instance)
         self._pools.check_root(pool, instance.root_device[1])
+        snapshots = [arrivals.snapshot_on_pool(each, pool.name) for each in found.snapshots]
         async with self._journal.undoable("create", project, name, pool=pool.name) as intent:
-            await self._fill(instance, pool, found.snapshots, archive, operation)
-            await self._creation.insert(instance, pool, intent, found.snapshots)
+            await self._fill(instance, pool, archive, operation)
+            await self._creation.insert(instance, pool, intent, snapshots)
         self._creation.tell_created(instance, pool)
 
     async def _pool_name(self, wanted: str, instance: Instance) -> str:
@@ -143,23 +150,10 @@ class Imports:
         )
 
     async def _fill(
-        self,
-        instance: Instance,
-        pool: Pool,
-        snapshots: Sequence[Snapshot],
-        archive: Incoming,
-        operation: Operation,
+        self, instance: Instance, pool: Pool, archive: Incoming, operation: Operation
     ) -> None:
         """Make the volume and its snapshots; they appear when all of the archive has come."""
         storage, volume = self._pools.storage, volume_of(instance)
-        meter = Meter(operation.progress, "create_instance_from_backup", "Unpack")
-        done = 0
-
-        def tell(size: int) -> None:
-            nonlocal done
-            meter.add(size - done)
-            done = size
-
         appearing = False  # what lies there under this name before that is not ours
         try:
             async with AsyncExitStack() as fillings:
@@ -167,13 +161,26 @@ class Imports:
                 for name, snapshot in archive.index.targets().items():
                     one = volume.at(snapshot) if snapshot else volume
                     targets[name] = await fillings.enter_async_context(storage.filling(pool, one))
-                await archive.unpack(targets, tell)
+                await archive.unpack(targets, _teller(operation))
                 await in_thread(_check_roots, targets)
                 appearing = True
         except BaseException:
             if appearing:
                 await storage.delete_volume(pool, volume)
             raise
+
+
+def _teller(operation: Operation) -> Callable[[int], None]:
+    """Return what tells the operation how many bytes have been unpacked."""
+    meter = Meter(operation.progress, "create_instance_from_backup", "Unpack")
+    done = 0
+
+    def tell(size: int) -> None:
+        nonlocal done
+        meter.add(size - done)
+        done = size
+
+    return tell
 
 
 def _check_roots(targets: dict[str, Path]) -> None:

@@ -260,3 +260,60 @@ def test_a_daemon_that_is_killed_leaves_nothing(
         assert not snapshots_on_disk(daemon, name), command
     assert daemon.out(name, "stat", "-c", "%s", "/root/big") == str(64 << 20)
     take_in(daemon, archive, "away")  # a second try succeeds
+
+
+def test_only_what_changed(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    name = launch()
+    daemon.exec(name, "sh", "-c", FILES + "; mkdir -p /root/a/b /root/c; echo deep >/root/a/b/f; "
+                "echo x >/root/c/x; dd if=/dev/urandom of=/root/large bs=1M count=8")  # fmt: skip
+    snapshot(daemon, name, "s0")
+    full = export(daemon, name, tmp_path / "full.tar")
+    daemon.exec(name, "sh", "-c", "rm -r /root/a /root/link /root/c; mkdir /root/link; "
+                "echo file >/root/c; echo more >>/root/file; mv /root/data /root/moved")  # fmt: skip
+    snapshot(daemon, name, "s1")
+    daemon.exec(name, "sh", "-c", "echo last >/root/last; chmod 700 /root/link")
+    expected = daemon.out(name, "sh", "-c", LOOK.replace("readlink link", "cat last"))
+    changes = tmp_path / "changes.tar.zst"
+    daemon.lxpy("config", "set", name, "user.later", "yes")
+    daemon.lxpy("export", name, changes, "--since", "s0")
+    assert changes.stat().st_size < 2 << 20 < full.stat().st_size
+    daemon.delete(name)
+
+    with pytest.raises(ApiError, match="import the full backup"):
+        take_in(daemon, changes)
+    take_in(daemon, full)
+    # What goes wrong leaves the instance as it was.
+    broken = bytearray(changes.read_bytes())
+    broken[len(broken) // 2] ^= 1
+    (tmp_path / "broken").write_bytes(broken)
+    before = tree_of(daemon, name)
+    with pytest.raises(ApiError, match="damaged|altered|ends early"):
+        take_in(daemon, tmp_path / "broken")
+    assert (tree_of(daemon, name), snapshots_on_disk(daemon, name)) == (before, ["s0"])
+
+    take_in(daemon, changes)
+    assert snapshots_on_disk(daemon, name) == ["s0", "s1"]
+    assert daemon.api.get(f"/1.0/instances/{name}")["config"]["user.later"] == "yes"
+    change(daemon, name, "start")
+    assert daemon.out(name, "sh", "-c", LOOK.replace("readlink link", "cat last")) == expected
+    take_in(daemon, changes)  # once more, while it runs
+    assert daemon.out(name, "cat", "/root/last", "/root/c") == "last\nfile"
+    daemon.api.put(f"/1.0/instances/{name}", {"restore": "s1"})
+    assert daemon.exec(name, "test", "-e", "/root/last", check=False).returncode == 1
+    assert daemon.out(name, "cat", "/root/other") == "mine\nmore"
+    daemon.api.put(f"/1.0/instances/{name}", {"restore": "s0"})
+    assert daemon.out(name, "cat", "/root/a/b/f", "/root/c/x") == "deep\nx"
+    # Another instance of that name has another snapshot of that name.
+    daemon.delete(name)
+    create(daemon, "tiny", name)
+    snapshot(daemon, name, "s0")
+    with pytest.raises(ApiError, match="does not have"):
+        take_in(daemon, changes)
+
+
+def tree_of(daemon: Daemon, name: str) -> str:
+    """A digest of a stopped instance's files."""
+    done = daemon.run("bash", "-o", "pipefail", "-c",
+                      f"lxpy export {name} - --compression none --instance-only | "
+                      "tar -xO --wildcards 'backup/container/rootfs/*' | sha256sum")  # fmt: skip
+    return done.stdout

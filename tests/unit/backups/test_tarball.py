@@ -106,6 +106,25 @@ def test_only_what_changed(tree: Path, tmp_path: Path) -> None:
     assert b"sparse" not in found.changed
 
 
+def test_a_copy_is_no_change(tree: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    subprocess.run(["cp", "-a", tree, new], check=True)
+    old_fd, new_fd = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (tree, new))
+    here = os.getcwd()
+    try:
+        names = {b"folder", b"folder/file", b"folder/second", b"pipe", b""}  # links, no content
+        assert set(compare(old_fd, new_fd).changed) <= names
+        stamp = (new / "hole").stat()
+        with (new / "hole").open("r+b") as file:
+            file.write(b"x")
+        os.utime(new / "hole", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert b"hole" in compare(old_fd, new_fd).changed
+    finally:
+        os.chdir(here)
+        os.close(old_fd)
+        os.close(new_fd)
+
+
 @pytest.mark.parametrize("size", [0, 100, 990, 991, 9990, 99_990])
 def test_pax_records_count_themselves(size: int) -> None:
     data = Header(b"x" * 120, b"0", xattrs={"user.key": b"\0" * size}).encode()
