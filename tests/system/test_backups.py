@@ -268,8 +268,11 @@ def test_only_what_changed(daemon: Daemon, launch: Launch, tmp_path: Path) -> No
                 "echo x >/root/c/x; dd if=/dev/urandom of=/root/large bs=1M count=8")  # fmt: skip
     snapshot(daemon, name, "s0")
     full = export(daemon, name, tmp_path / "full.tar")
-    daemon.exec(name, "sh", "-c", "rm -r /root/a /root/link /root/c; mkdir /root/link; "
-                "echo file >/root/c; echo more >>/root/file; mv /root/data /root/moved")  # fmt: skip
+    edit = (
+        "rm -r /root/a /root/link /root/c; mkdir /root/link; echo file >/root/c; "
+        "echo more >>/root/file; mv /root/data /root/moved"
+    )
+    daemon.exec(name, "sh", "-c", edit)
     snapshot(daemon, name, "s1")
     daemon.exec(name, "sh", "-c", "echo last >/root/last; chmod 700 /root/link")
     expected = daemon.out(name, "sh", "-c", LOOK.replace("readlink link", "cat last"))
