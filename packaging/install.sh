@@ -17,7 +17,7 @@ stamps=$PREFIX/stamps
 # What the daemon calls (see `lxpy doctor`), and what the tests need besides.
 host_packages="python3 python3-venv ca-certificates dnsmasq-base iproute2 lxcfs mmdebstrap nftables
     squashfs-tools tar xz-utils zstd bzip2 gzip btrfs-progs"
-test_packages="lxd-client busybox-static jq curl git xfsprogs genisoimage"
+test_packages="lxd-client busybox-static jq curl git xfsprogs genisoimage openssh-client sshfs"
 
 say() { echo "lxpy: $*"; }
 die() { say "$*" >&2; exit 1; }

@@ -17,7 +17,9 @@ from lxpy.cli.file_place import Owner, Place
 from lxpy.cli.session import Session
 from lxpy.errors import BadRequest, Refused
 
-file = group(None, "file", "Manage files in instances.")
+file = group(
+    None, "file", "Manage files in instances.", lazy={"mount": "lxpy.cli.file_mount:mount"}
+)
 _PLACE = "[<remote>:]<instance>/<path>"
 _NEW_FILE, _NEW_DIRECTORY = 0o644, 0o755
 

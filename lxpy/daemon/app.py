@@ -24,6 +24,7 @@ from lxpy.daemon.routes import (
     profiles,
     recover,
     server,
+    sftp,
     snapshot_mounts,
     snapshots,
     storage,
@@ -75,6 +76,7 @@ from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
+from lxpy.services.sftp import Sftp
 from lxpy.services.shelf import Shelf
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.snapshotmounts import SnapshotMounts
@@ -321,6 +323,7 @@ class Application:
             snapshots.routes(self.snapshots, Differences(self.snapshots, self.pools)),
             backups.routes(self.backups, self.exports),
             files.routes(self.files, Trees(self.files)),
+            sftp.routes(Sftp(self.files, self.locks)),
             snapshot_mounts.routes(self.snapshot_mounts),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),

@@ -92,13 +92,13 @@ class GuestFiles:
 
     def link(self, path: str) -> str:
         """Return where a symbolic link leads, made absolute: "/etc/../run/x" becomes "/run/x"."""
-        with explained(path), self._place(path) as (parent, name, _):
+        with explained(path), self.place(path) as (parent, name, _):
             target = os.readlink(name, dir_fd=parent)
         return "/" + os.path.normpath(os.path.join(os.path.dirname(path), target)).lstrip("/")
 
     def read(self, path: str) -> tuple[Entry, int]:
         """Open a regular file; a link there is not followed. The caller closes the descriptor."""
-        with explained(path), self._place(path) as (parent, name, _):
+        with explained(path), self.place(path) as (parent, name, _):
             check_stored(parent, path)
             with acting_as(*self.owners.root):
                 fd = open_regular(parent, name, os.O_RDONLY, path)
@@ -119,7 +119,7 @@ class GuestFiles:
         """Make a directory; one that is there stays as it is."""
         if not path.strip("/"):
             return
-        with explained(path), self._place(path) as (parent, name, _):
+        with explained(path), self.place(path) as (parent, name, _):
             check_stored(parent, path)
             owner = self.owner(wish)
             with acting_as(*self.owners.root):
@@ -142,7 +142,7 @@ class GuestFiles:
 
     def make_link(self, path: str, target: str, wish: Wish) -> None:
         """Make a symbolic link; the same one may be there already."""
-        with explained(path), self._place(path) as (parent, name, _):
+        with explained(path), self.place(path) as (parent, name, _):
             check_stored(parent, path)
             owner = self.owner(wish)
             with acting_as(*self.owners.root):
@@ -157,8 +157,8 @@ class GuestFiles:
         """Give a file another name (a hard link), which may be there already."""
         with (
             explained(path),
-            self._place(of) as (from_parent, from_name, _),
-            self._place(path) as (parent, name, _),
+            self.place(of) as (from_parent, from_name, _),
+            self.place(path) as (parent, name, _),
             acting_as(*self.owners.root),
         ):
             check_stored(parent, path)
@@ -175,7 +175,7 @@ class GuestFiles:
 
     def remove(self, path: str) -> None:
         """Remove a file, or a directory that is empty."""
-        with explained(path), self._place(path) as (parent, name, _):
+        with explained(path), self.place(path) as (parent, name, _):
             check_stored(parent, path)
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if is_mounted(parent, name):
@@ -195,7 +195,7 @@ class GuestFiles:
         Raises OSError, BadRequest.
         """
         for _ in range(_LINKS_MAX):
-            with self._place(path) as (parent, name, place):
+            with self.place(path) as (parent, name, place):
                 target = _target(parent, name)
                 if not target:
                     check_stored(parent, path)
@@ -210,7 +210,7 @@ class GuestFiles:
         return -1 if wish.uid is None else uid, -1 if wish.gid is None else gid
 
     @contextmanager
-    def _place(self, path: str) -> Iterator[tuple[int, str, str]]:
+    def place(self, path: str) -> Iterator[tuple[int, str, str]]:
         """Open the directory that `path` is in: descriptor, last name, the directory's path."""
         directory, _, name = path.rstrip("/").rpartition("/")
         if name in ("", ".", ".."):
@@ -225,7 +225,7 @@ class GuestFiles:
     def _open_itself(self, path: str) -> int:
         if not path.strip("/"):
             return self._open("/", _PLACE)
-        with self._place(path) as (parent, name, _):
+        with self.place(path) as (parent, name, _):
             return os.open(name, os.O_PATH | QUIETLY, dir_fd=parent)
 
     def _open(self, path: str, flags: int) -> int:

@@ -28,6 +28,10 @@ class Locks:
             else:
                 self._locks[key] = (lock, users - 1)
 
+    def is_wanted(self, *key: str) -> bool:
+        """Tell whether somebody waits for a lock that is held."""
+        return key in self._locks and self._locks[key][1] > 1
+
     def is_held(self, *key: str) -> bool:
         """Tell whether somebody holds the lock now."""
         return key in self._locks and self._locks[key][0].locked()

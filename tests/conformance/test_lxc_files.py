@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,3 +99,25 @@ def test_refused(lxc: Lxc, name: str, tmp_path: Path) -> None:
     assert "not found" in lxc.refused("file", "pull", f"{name}/no/such", "-").lower()
     assert lxc.refused("file", "pull", "no-such-instance/etc/passwd", "-")
     assert lxc.refused("file", "pull", name, "-")
+
+
+def test_mount(lxc: Lxc, name: str, tmp_path: Path) -> None:
+    if not shutil.which("sshfs"):
+        pytest.skip("needs sshfs")
+    place = tmp_path / "place"
+    place.mkdir()
+    program = subprocess.Popen(
+        ["lxc", "file", "mount", f"{name}/", place], env=lxc.environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(100):
+            if place.is_mount():
+                break
+            time.sleep(0.1)
+        (place / "root/mounted").write_text("through sshfs")
+        assert lxc("file", "pull", f"{name}/root/mounted", "-") == "through sshfs"
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False)
+        program.terminate()
+        program.wait(10)

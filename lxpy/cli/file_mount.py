@@ -1,0 +1,52 @@
+"""`lxpy file mount`: an instance's files on a local directory, by sshfs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from lxpy.cli.declare import argument, command
+from lxpy.cli.session import Session
+from lxpy.client.client import Client
+from lxpy.client.transport import Connection, quote, refusal
+from lxpy.errors import BadRequest, MissingTool
+
+_SWITCHING = 101
+
+
+@command(None, "mount", short_help="Mount files from instances")
+@argument("source", "[<remote>:]<instance>[/<path>]", required=True)
+@argument("target", "<target path>", required=True)
+def mount(session: Session, source: str, target: str) -> int:
+    """Mount files from instances; until Ctrl-C, or umount.
+
+    Example: lxpy file mount foo/root fooroot
+    """
+    client, rest = session.server(source)
+    instance, _, path = rest.partition("/")
+    if "@" in instance:
+        raise BadRequest("To look at a snapshot, use: lxpy snapshot mount")
+    if shutil.which("sshfs") is None:
+        raise MissingTool("sshfs", "sshfs", "mounting files")
+    connection = _connect(client, instance)
+    session.say(f"sshfs mounting {rest} on {target}\nPress ctrl+c to finish")
+    words = ("sshfs", "-f", "-o", "slave", f"{instance}:/{path}", target)
+    try:
+        return subprocess.run(
+            words, stdin=connection.fileno(), stdout=connection.fileno(), check=False
+        ).returncode
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        connection.close()
+
+
+def _connect(client: Client, instance: str) -> Connection:
+    """Return a connection that speaks SFTP from here on. Raises Refused, Unreachable."""
+    connection = Connection(client.path)
+    target = client.target(f"/1.0/instances/{quote(instance)}/sftp")
+    connection.send("GET", target, {"Connection": "Upgrade", "Upgrade": "sftp"})
+    response = connection.response()
+    if response.status != _SWITCHING:
+        raise refusal(response.status, response.read().decode(errors="replace"))
+    return connection
