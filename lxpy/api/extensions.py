@@ -77,6 +77,7 @@ _NETWORKS_AND_STORAGE = {
     "network_leases": "leases (services.networks)",
     "network_state": "state (services.networks)",
     "storage": "pools (services.storage)",
+    "storage_btrfs_mount_options": "btrfs.mount_options (storage.drivers.btrfs_source)",
     "storage_api_volume_rename": "POST of a custom volume (services.volumes)",
     "storage_api_volume_snapshots": "snapshots of custom volumes (services.volume_snapshots)",
     "storage_api_local_volume_handling": "copy and move between pools (services.volume_copies)",

@@ -68,6 +68,19 @@ async def test_subvolumes_of_a_guest(storage: StoragePools, pool: Pool) -> None:
     assert [line for line in listed.stdout.splitlines() if "/c" in line] == []
 
 
+async def test_other_mount_options(storage: StoragePools, pool: Pool) -> None:
+    def options() -> str:
+        command = ["findmnt", "-n", "-o", "OPTIONS", str(pool.path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "user_subvol_rm_allowed" in options()
+    await storage.update(pool, {**pool.config, "btrfs.mount_options": "noatime,compress=zstd"})
+    assert "noatime" in options() and "compress=zstd" in options()
+    with pytest.raises(BadRequest, match="btrfs.mount_options"):
+        await storage.update(pool, {**pool.config, "btrfs.mount_options": "nonsense"})
+    assert "noatime" in options()
+
+
 async def test_what_is_done_outlives_a_power_cut(
     storage: StoragePools, pool: Pool, prepared: Ground
 ) -> None:
