@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lxpy.cli.image_transfer import blocks, save
 from lxpy.cli.progress import Meter
 from lxpy.client.client import Client, Json, succeeded
-from lxpy.client.transport import BLOCK_BYTES, Response, Upload
+from lxpy.client.transport import BLOCK_BYTES, Response, Upload, quote
 from lxpy.errors import BadRequest, Refused
 
 STDIO = "-"
@@ -49,11 +50,34 @@ def fetch(client: Client, response: Response, name: str, target: str | None) -> 
         meter.end()
 
 
-def send(client: Client, path: str, file: str, headers: dict[str, str], what: str) -> Json:
-    """Send a file, or standard input, and return the operation that took it. Raises Refused."""
-    length, pieces = -1, _stdin()
-    if file != STDIO:
-        length, pieces = Path(file).stat().st_size, blocks(Path(file))
+def keep_and_fetch(client: Client, path: str, body: Json, name: str, target: str | None) -> None:
+    """Have the server make a backup below `path`, fetch it, and have it deleted: LXD's way."""
+    ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    done = client.change("POST", f"{path}/backups", {**body, "name": "", "expires_at": ends})
+    backup = str(done["resources"]["backups"][0]).partition("?")[0].rpartition("/")[2]
+    place = f"{path}/backups/{quote(backup)}"
+    try:
+        fetch(client, client.download(f"{place}/export"), name, target)
+    finally:
+        client.change("DELETE", place)
+
+
+def content(file: str) -> tuple[int, Iterator[bytes]]:
+    """Return how long a file is, -1 for standard input, and its content. Raises OSError."""
+    if file == STDIO:
+        return -1, _stdin()
+    return Path(file).stat().st_size, blocks(Path(file))
+
+
+def send(
+    client: Client,
+    path: str,
+    source: tuple[int, Iterator[bytes]],
+    headers: dict[str, str],
+    what: str,
+) -> Json:
+    """Send a backup, and return the operation that took it. Raises Refused."""
+    length, pieces = source
     fields = {"Content-Type": "application/octet-stream", **headers}
     meter = Meter(client, what)
     events = client.events("operation") if client.watcher is not None else None

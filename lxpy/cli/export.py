@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
+from lxpy.cli import archives
 from lxpy.cli.declare import argument, command, flag, names, option
-from lxpy.cli.image_transfer import save
-from lxpy.cli.progress import Meter
 from lxpy.cli.session import Session
 from lxpy.client.client import Client, Json
-from lxpy.client.transport import Response, query, quote
-from lxpy.errors import BadRequest, NotSupported, Refused
+from lxpy.client.transport import query, quote
+from lxpy.errors import NotSupported
 
 _STREAM = "lxpy_export_stream"
-#: what archives begin with, and the ends of their names
-_SUFFIXES = {
-    b"\x28\xb5\x2f\xfd": ".zst", b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"BZh": ".bz2",
-    b"\x5d\0\0": ".lzma",
-}  # fmt: skip
 
 
 @command(None, "export", short_help="Export instances as backup tarballs")
@@ -54,8 +43,7 @@ def export(
     lxpy export c1 s3://backups/c1.tar.zst --endpoint https://s3.example.org
     """
     client, name = session.server(source)
-    if target == "-" and sys.stdout.isatty():
-        raise BadRequest("An archive is nothing for a terminal: name a file, or send it on")
+    archives.check_target(target)
     wish = {"compression": compression, "instance-only": "1" if instance_only else "",
             "since": since}  # fmt: skip
     if target is not None and target.startswith("s3://"):
@@ -65,11 +53,12 @@ def export(
     if optimized_storage or not _streams(client):
         if since:
             raise NotSupported("This server has no incremental exports: it is not an lxpyd")
-        _kept(client, name, wish, target, optimized=optimized_storage)
+        body = _request(wish, optimized=optimized_storage)
+        archives.keep_and_fetch(client, f"/1.0/instances/{quote(name)}", body, name, target)
     else:
         path = f"/1.0/instances/{quote(name)}/export{query(wish)}"
-        _fetch(client, client.download(path), name, target)
-    if target != "-":
+        archives.fetch(client, client.download(path), name, target)
+    if target != archives.STDIO:
         session.say("Backup exported successfully!")
 
 
@@ -85,58 +74,6 @@ def _request(wish: Json, *, optimized: bool = False) -> Json:
         "compression_algorithm": wish["compression"],
         "optimized_storage": optimized,
     }
-
-
-def _kept(client: Client, name: str, wish: Json, target: str | None, *, optimized: bool) -> None:
-    """Have the server make a backup, fetch it, and have it deleted: LXD's way."""
-    ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    body = {**_request(wish, optimized=optimized), "expires_at": ends}
-    path = f"/1.0/instances/{quote(name)}/backups"
-    done = client.change("POST", path, body)
-    backup = str(done["resources"]["backups"][0]).partition("?")[0].rpartition("/")[2]
-    try:
-        _fetch(client, client.download(f"{path}/{quote(backup)}/export"), name, target)
-    finally:
-        client.change("DELETE", f"{path}/{quote(backup)}")
-
-
-def _fetch(client: Client, response: Response, name: str, target: str | None) -> None:
-    """Write what comes to a file, or to standard output."""
-    meter = Meter(client, "Exporting the backup")
-    pieces = meter.watch(_explained(response.pieces()), response.length)
-    try:
-        if target == "-":
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-            return
-        first = next(pieces, b"")
-        place = Path(target) if target else Path(f"{name}{suffix(first)}")
-        if place.is_dir():
-            place /= f"{name}{suffix(first)}"
-        save(_with(first, pieces), place)
-    finally:
-        meter.end()
-
-
-def suffix(head: bytes) -> str:
-    """Return ".tar.zst" for what begins like an archive of zstd, and so on."""
-    found = (end for magic, end in _SUFFIXES.items() if head.startswith(magic))
-    return f".tar{next(found, '')}"
-
-
-def _with(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _explained(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from pieces
-    except Refused as error:
-        raise Refused(
-            f"The export broke off: {error}; the log of lxpyd says why, nothing is left of it"
-        ) from error
 
 
 def _to_bucket(client: Client, name: str, wish: Json, target: str, endpoint: str) -> None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+from lxpy.cli import archives
 from lxpy.cli.declare import argument, command, option
-from lxpy.cli.image_transfer import blocks
-from lxpy.cli.progress import Meter
 from lxpy.cli.session import Session
-from lxpy.client.client import succeeded
-from lxpy.client.transport import BLOCK_BYTES, Upload
-from lxpy.errors import BadRequest, Refused
+from lxpy.errors import BadRequest
 
 
 @command(None, "import", short_help="Import instance backups")
@@ -33,23 +28,11 @@ def import_backup(session: Session, words: tuple[str, ...], storage: str, endpoi
     """
     remote, file, name = _sort(words)
     client, _ = session.server(remote)
-    headers = {"Content-Type": "application/octet-stream"}
-    headers |= {
+    headers = {
         key: value for key, value in (("X-LXD-name", name), ("X-LXD-pool", storage)) if value
     }
-    length, pieces = _source(file, endpoint)
-    meter = Meter(client, "Importing instance")
-    events = client.events("operation") if client.watcher is not None else None
-    try:
-        body = Upload(length, meter.watch(pieces, length))
-        operation = client.ask("POST", "/1.0/instances", body, headers).operation
-        if operation is None:
-            raise Refused("The server took the backup without an operation")
-        succeeded(client.wait(operation, events))
-    finally:
-        meter.end()
-        if events is not None:
-            events.close()
+    source = _source(file, endpoint)
+    archives.send(client, "/1.0/instances", source, headers, "Importing instance")
 
 
 def _sort(words: tuple[str, ...]) -> tuple[str, str, str]:
@@ -63,18 +46,10 @@ def _sort(words: tuple[str, ...]) -> tuple[str, str, str]:
     return remote, rest[0], rest[1] if len(rest) > 1 else ""
 
 
-def _stdin() -> Iterator[bytes]:
-    while block := os.read(sys.stdin.fileno(), BLOCK_BYTES):
-        yield block
-
-
 def _source(file: str, endpoint: str) -> tuple[int, Iterator[bytes]]:
     """Return how long a backup is, -1 if nobody knows, and its content. Raises OSError."""
-    if file == "-":
-        return -1, _stdin()
     if file.startswith("s3://"):
         from lxpy.bucket import fetch  # boto3 is seldom there, and takes half a second
 
         return fetch(file, endpoint)
-    path = Path(file)
-    return path.stat().st_size, blocks(path)
+    return archives.content(file)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import click
 
 from lxpy.cli import archives
 from lxpy.cli.declare import argument, command, flag, option, target_option
 from lxpy.cli.session import Session
 from lxpy.cli.volume import path_of, pool_argument
-from lxpy.client.client import Client
 from lxpy.client.transport import query, quote
 
 _STREAM = "lxpy_volume_export"
@@ -46,28 +43,14 @@ def export(
         wish = {"compression": compression, "volume-only": "1" if volume_only else ""}
         archives.fetch(client, client.download(f"{path}/export{query(wish)}"), name, file)
     else:
-        _kept(client, path, (name, file), {
-            "name": "",
-            "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+        body = {
             "volume_only": volume_only,
             "optimized_storage": optimized_storage,
             "compression_algorithm": compression,
-        })  # fmt: skip
+        }
+        archives.keep_and_fetch(client, path, body, name, file)
     if file != archives.STDIO:
         session.say("Backup exported successfully!")
-
-
-def _kept(
-    client: Client, path: str, names: tuple[str, str | None], body: dict[str, object]
-) -> None:
-    """Have the server make a backup, fetch it, and have it deleted: LXD's way."""
-    done = client.change("POST", f"{path}/backups", body)
-    backup = str(done["resources"]["backups"][0]).partition("?")[0].rpartition("/")[2]
-    place = f"{path}/backups/{quote(backup)}"
-    try:
-        archives.fetch(client, client.download(f"{place}/export"), *names)
-    finally:
-        client.change("DELETE", place)
 
 
 @command(None, "import", short_help="Import custom storage volumes")
@@ -99,4 +82,4 @@ def import_volume(
     if kind == "iso":
         headers["X-LXD-type"] = "iso"
     path = f"/1.0/storage-pools/{quote(pool)}/volumes/custom"
-    archives.send(client, path, file, headers, "Importing custom volume")
+    archives.send(client, path, archives.content(file), headers, "Importing custom volume")
