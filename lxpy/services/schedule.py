@@ -70,17 +70,25 @@ class Schedule:
     async def _one(self, instance: Instance, room: asyncio.Semaphore) -> None:
         """Make one instance's scheduled snapshot, and remove what it keeps no more."""
         async with room:
-            wanted = instance.flag("snapshots.schedule.stopped")
-            if not wanted and not self._power.is_running(instance):
+            runs = self._power.is_running(instance)
+            if not runs and not instance.flag("snapshots.schedule.stopped"):
                 return
             try:
-                operation = self._snapshots.create(
-                    instance.project, instance.name, SnapshotsPost(), scheduled=True
-                )
-                await operation.wait()
+                stateful = runs and instance.flag("snapshots.schedule.stateful")
+                error = await self._make(instance, stateful=stateful)
+                if error and stateful:
+                    _log.warning("snapshot without memory", instance=instance.name, error=error)
+                    await self._make(instance, stateful=False)
                 await self._prune(instance)
             except LxpyError as error:
                 _log.warning("scheduled snapshot", instance=instance.name, error=str(error))
+
+    async def _make(self, instance: Instance, *, stateful: bool) -> str:
+        """Make a snapshot; return what was wrong, "" when it is there."""
+        wish = SnapshotsPost(stateful=stateful)
+        operation = self._snapshots.create(instance.project, instance.name, wish, scheduled=True)
+        await operation.wait()
+        return operation.err
 
     async def _prune(self, instance: Instance) -> None:
         """Remove the scheduled snapshots that "snapshots.keep" does not keep."""
