@@ -20,7 +20,7 @@ from tests.support.fixtures import change, create, import_image
 from tests.system.test_crash import killed_in_the_middle
 from tests.system.test_snapshots import changes, on_disk, snapshots, take
 
-ROUNDS = int(os.environ.get("LXPY_CRASH_POINTS", "3"))
+ROUNDS = int(os.environ.get("LXPY_CRASH_POINTS", "2"))
 PATH = "/1.0/instances/c1"
 
 
