@@ -18,7 +18,7 @@ from tests.support import trees
 from tests.support.daemon import Daemon
 from tests.support.fixtures import change, create
 from tests.support.pools import Ground, Setup, ground, sparse
-from tests.support.volumes import C1, C2, MIB, digest, files, fill_up, made, read, started
+from tests.support.volumes import C1, C2, IMAGE, MIB, digest, files, fill_up, made, read, started
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,33 @@ async def test_other_mount_options(storage: StoragePools, pool: Pool) -> None:
     with pytest.raises(BadRequest, match="btrfs.mount_options"):
         await storage.update(pool, {**pool.config, "btrfs.mount_options": "nonsense"})
     assert "noatime" in options()
+
+
+async def test_a_full_pool(storage: StoragePools) -> None:
+    small = storage.pool("small", "btrfs", storage.fill("small", "btrfs", {"size": "256MiB"}))
+    await storage.create(small)
+    await made(storage, small)
+    await storage.snapshot(small, C1.at("s0"))
+    async with files(storage, small, C1, writable=True) as root:
+        subprocess.run(["btrfs", "-q", "subvolume", "create", root / "sub"], check=True)
+        fill_up(root / "sub/big")
+        for work in (
+            storage.create_volume(small, C2, IMAGE),
+            storage.copy(small, C1, small, C2),
+            storage.snapshot(small, C1.at("s1")),
+            storage.resize(small, C1, 512 * MIB),
+        ):
+            with pytest.raises(Failed, match='No space left in storage pool "small": free some'):
+                await work
+    with pytest.raises(Failed, match="No space left"):
+        await storage.restore(small, C1, "s0")
+    assert [*small.path.glob("*/.new-*"), *small.path.glob("*/*/.new-*")] == []
+    assert await storage.volumes(small) == [C1] and await storage.snapshots(small, C1) == ["s0"]
+    await storage.delete_volume(small, C1)
+    subprocess.run(["btrfs", "subvolume", "sync", small.path], check=True, capture_output=True)
+    await storage.create_volume(small, C2, IMAGE)
+    await storage.delete_volume(small, C2)
+    await storage.delete(small)
 
 
 async def test_what_is_done_outlives_a_power_cut(

@@ -7,6 +7,7 @@ link in them is followed.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def discard(path: Path) -> None:
     try:
         with opened(path) as top, opened(path.parent) as above:
             if btrfs.is_subvolume(top):
-                _destroy(above, top)
+                _destroy(above, top, path)
                 return
     except FileNotFoundError:
         return
@@ -71,13 +72,6 @@ def discard(path: Path) -> None:
         if entry.is_dir() and not entry.is_symlink():
             discard(entry)
     shutil.rmtree(path)
-
-
-def replace_away(path: Path) -> Path:
-    """Take a subvolume's name, so that nobody finds it half removed; return its new path."""
-    away = layout.unfinished(path)
-    os.rename(path, away)
-    return away
 
 
 def commit(directory: Path) -> None:
@@ -131,14 +125,24 @@ def _set_read_only(top: int, *, read_only: bool) -> None:
         btrfs.set_read_only(top, read_only=True)
 
 
-def _destroy(above: int, top: int) -> None:
+def _destroy(above: int, top: int, path: Path) -> None:
     number = btrfs.subvolume_id(top)
     doomed = numbers(above, number)
     btrfs_quotas.lift(above, number)
     if len(doomed) > 1:
         _set_read_only(top, read_only=False)  # else nothing in it can be removed
+        _hide(path)
     for each in doomed:
         btrfs.destroy(above, each)
+
+
+def _hide(path: Path) -> None:
+    """Take a name away, so that nobody finds it half removed, if there is room for that."""
+    try:
+        os.rename(path, layout.unfinished(path))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _open_inner(top: int, path: str, number: int) -> int:

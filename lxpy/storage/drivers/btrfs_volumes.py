@@ -211,12 +211,12 @@ def delete_volume(pool: Pool, volume: Volume) -> None:
 
 
 def delete(pool: Pool, doomed: list[Path]) -> None:
-    """Remove subvolumes, gone for everyone before the first of them is."""
+    """Remove subvolumes; those that are gone already are none."""
     with layout.told(pool):
-        away = [subvolumes.replace_away(each) for each in doomed if each.exists()]
-        for each in away:
+        found = [each for each in doomed if each.exists()]
+        for each in found:
             subvolumes.discard(each)
-        if away:
+        if found:
             subvolumes.commit(pool.path)
         elif not (pool.path / "containers").is_dir():
             raise layout.missing(pool)
