@@ -1,15 +1,17 @@
-# lxpy. Variables: PREFIX (virtual environment), BINDIR (where the commands go), PYTHON, K (pytest -k)
+# lxpy. Variables: PREFIX (virtual environment), BINDIR (where the commands go), PYTHON, K (pytest -k),
+# VM_RUN (see tests/vm/run.sh)
 
 PREFIX  ?= /opt/lxpy
 BINDIR  ?= /usr/local/bin
 PYTHON  ?= /usr/bin/python3
 K       ?=
+VM_RUN  ?=
 export PREFIX BINDIR PYTHON
 
 bin    := $(PREFIX)/bin
 pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
 
-.PHONY: help install demo check format test test-unit test-system test-conformance bench uninstall clean develop
+.PHONY: help install demo check format test test-unit test-system test-conformance test-vm bench uninstall clean develop
 
 help:
 	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
@@ -49,6 +51,10 @@ test-system: develop
 
 test-conformance: develop
 	$(pytest) tests/conformance
+
+test-vm: develop
+	@[ -n '$(VM_RUN)' ] || { echo 'make test-vm VM_RUN=PROGRAM: see tests/vm/run.sh' >&2; exit 2; }
+	tests/vm/run.sh $(VM_RUN)
 
 bench: develop
 	PYTHONPATH=. benchmarks/run.sh
