@@ -145,7 +145,7 @@ class Application:
             directories, store, locks, pools, self.disks, self.networks, self.host
         )
         self.criu = Criu()
-        self.checkpoints = Checkpoints(directories.states, runtime, self.criu)
+        self.checkpoints = Checkpoints(directories, runtime, self.criu)
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, self.checkpoints, registry,
             lifecycle, self.host,

@@ -50,7 +50,8 @@ class External:
 class Dump:
     """One dump, as a context manager: its processes are stopped for the length of the block.
 
-    When the block raises, they go on, and the directory is removed.
+    When the block raises, they go on, and the directory is removed. CRIU's own log of a failure is
+    kept as `log`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Dump:
         program: str,
         directory: Path,
         *,
+        log: Path,
         name: str,
         pid: int,
         group: Group,
@@ -67,6 +69,7 @@ class Dump:
         self.frozen_s = 0.0
         self._program = program
         self._directory = directory
+        self._log = log
         self._name = name
         self._pid = pid
         self._group = group
@@ -198,11 +201,11 @@ class Dump:
         await asyncio.to_thread(self._keep_log)
 
     def _keep_log(self) -> None:
-        log = self._directory / criu.DUMP_LOG
-        kept = self._directory.with_name(f"{self._directory.name}.log")
-        if log.exists():
-            log.replace(kept)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.move(self._directory / criu.DUMP_LOG, self._log)
         shutil.rmtree(self._directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._directory.parent.rmdir()  # unless other dumps are there
 
     def _finish(self) -> None:
         for name in ("ask", "answer", "hook"):

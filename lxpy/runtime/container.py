@@ -301,12 +301,13 @@ class Runtime:
         directory: Path,
         disks: frozenset[str],
         *,
+        log: Path,
         keeps_running: bool,
     ) -> Dump:
         """Return the dump of a running system, to be made as a context manager.
 
-        `disks` are the targets of its disks. Raises StartFailed when it does not run, NotSupported
-        when it has lost its console.
+        `disks` are the targets of its disks, `log` is where CRIU's log of a failure is kept.
+        Raises StartFailed when it does not run, NotSupported when it has lost its console.
         """
         running = self._find(name)
         if not running.fds:
@@ -316,8 +317,8 @@ class Runtime:
             )
         pid = running.held.pid
         return Dump(
-            program, directory, name=name, pid=pid, group=self._root.group(name), disks=disks,
-            keeps_running=keeps_running,
+            program, directory, log=log, name=name, pid=pid, group=self._root.group(name),
+            disks=disks, keeps_running=keeps_running,
         )  # fmt: skip
 
     async def blockers(self, name: str) -> list[Blocker]:

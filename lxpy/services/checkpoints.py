@@ -8,22 +8,26 @@ A directory is whole when it has a manifest. What is in memory is as secret as w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lxpy.errors import BadRequest
+from lxpy.errors import BadRequest, LxpyError
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.runtime import criu
 from lxpy.runtime.checkpoint import Dump, dismiss
 from lxpy.runtime.container import Runtime
 from lxpy.services.criu import Criu
+from lxpy.services.directories import Directories
+from lxpy.services.logs import START
 from lxpy.threads import in_thread
 
 _STOP = "stop"
@@ -32,8 +36,9 @@ _STOP = "stop"
 class Checkpoints:
     """The dumps of all instances."""
 
-    def __init__(self, root: Path, runtime: Runtime, program: Criu) -> None:
-        self._root = root
+    def __init__(self, directories: Directories, runtime: Runtime, program: Criu) -> None:
+        self._root = directories.states
+        self._logs = directories.logs
         self._runtime = runtime
         self._program = program
 
@@ -71,11 +76,16 @@ class Checkpoints:
             for device in instance.expanded_devices.values()
             if device.get("type") == "disk" and device.get("path", "/") != "/"
         )
+        log = self._logs(instance.unique_name) / "criu.log"
         dump = self._runtime.dump(
-            instance.unique_name, program, new, targets, keeps_running=keeps_running
+            instance.unique_name, program, new, targets, log=log, keeps_running=keeps_running
         )
-        async with dump:
-            yield dump
+        try:
+            async with dump:
+                yield dump
+        except LxpyError as error:
+            await in_thread(_note, log.with_name(START), f"{error}; CRIU's own words: {log.name}")
+            raise
         await in_thread(_put, new, place)
 
     async def remove(self, unique: str, snapshot: str = "") -> None:
@@ -107,6 +117,12 @@ class Checkpoints:
             "veths": [[each.name, each.host_name] for each in made],
         }
         return made, dump
+
+
+def _note(log: Path, text: str) -> None:
+    """Add a line to the log that `lxpy info --show-log` shows; a full disk is no matter here."""
+    with contextlib.suppress(OSError), log.open("a", encoding="utf-8", errors="replace") as file:
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
 
 
 def _put(new: Path, place: Path) -> None:

@@ -15,7 +15,7 @@ from lxpy.threads import in_thread
 #: what `lxc info --show-log` asks for: how the last start went
 START = "lxc.log"
 CONSOLE = "console.log"
-_NAME = re.compile(r"lxc\.log|lxc\.conf|console\.log|exec_[0-9a-f-]+\.std(out|err)")
+_NAME = re.compile(r"lxc\.log|lxc\.conf|criu\.log|console\.log|exec_[0-9a-f-]+\.std(out|err)")
 _KEPT = ("lxc.log", "lxc.conf")
 
 

@@ -152,8 +152,49 @@ def test_what_cannot_be_saved_goes_on(daemon: Daemon, launch: Launch) -> None:
         done = daemon.lxpy(*command, "--stateful", check=False)
         assert done.returncode != 0 and "cannot be saved: " in done.stderr, done.stderr
         goes_on(daemon, name, tag)
+    shown = daemon.lxpy("info", name, "--show-log").stdout
+    assert "cannot be saved" in shown and "criu.log" in shown
+    assert "criu.log" in str(daemon.api.get(f"/1.0/instances/{name}/logs"))
     assert daemon.api.get(f"/1.0/instances/{name}/snapshots") == []
     assert not [p for p in (daemon.directory / "states" / name).glob("*") if p.is_dir()]
+
+
+def test_a_twin_is_told_apart(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    address = daemon.address(name)
+    tag, then = count(daemon, name)
+    twin = daemon.name("twin")
+    try:
+        daemon.lxpy("fork", name, twin)
+        assert goes_on(daemon, twin, tag) >= then
+        goes_on(daemon, name, tag)
+        assert daemon.out(twin, "hostname") == twin
+        cards = [daemon.state(each)["network"]["eth0"]["hwaddr"] for each in (name, twin)]
+        maps = [daemon.out(each, "cat", "/proc/self/uid_map") for each in (name, twin)]
+        assert cards[0] != cards[1] and maps[0] != maps[1]
+        assert daemon.address(twin) not in (address, "")
+        assert daemon.address(name) == address
+        daemon.exec(name, "sh", "-c", "echo mine >/root/file")
+        assert daemon.exec(twin, "ls", "/root/file", check=False).returncode != 0
+        change(daemon, twin, "restart", force=True)
+    finally:
+        daemon.delete(twin)
+    done = daemon.lxpy("fork", daemon.name("nobody"), "x", check=False)
+    assert done.returncode != 0 and "not found" in done.stderr
+
+
+def test_a_twin_that_cannot_be_leaves_nothing(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    tag, _ = count(daemon, name)
+    daemon.exec(name, "sh", "-c", "unshare -Urpf sleep 300 </dev/null >/dev/null 2>&1 &")
+    processes.wait_until(lambda: "sleep 300" in daemon.out(name, "ps"))
+    checked = daemon.lxpy("checkpoint", "--check", name, check=False)
+    assert checked.returncode == 1 and "user namespace of its own" in checked.stdout
+    before = daemon.instances()
+    done = daemon.lxpy("fork", name, daemon.name("twin"), check=False)
+    assert done.returncode != 0 and "cannot be saved" in done.stderr
+    assert daemon.instances() == before
+    goes_on(daemon, name, tag)
 
 
 def test_refusals(daemon: Daemon, launch: Launch) -> None:
