@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lxpy.errors import BadRequest, Failed
+from lxpy.kernel import btrfs
 from lxpy.storage import loops
 from lxpy.storage.volume import Pool
 
@@ -26,16 +27,22 @@ def default_size(root: Path) -> str:
     return f"{min(max(free // _SHARE, _LEAST_GIB), _MOST_GIB)}GiB"
 
 
+def check_new(file: Path) -> None:
+    """Raise BadRequest when a file exists that is to be made."""
+    if os.path.lexists(file):
+        raise BadRequest(f"{file} exists already: remove it if no other installation uses it")
+
+
 def make(file: Path, size_bytes: int) -> None:
     """Make a file of holes. Raises BadRequest when it exists."""
+    check_new(file)
     file.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError as error:
-        raise BadRequest(
-            f"{file} exists already: remove it if no other installation uses it"
-        ) from error
-    try:
+        try:
+            btrfs.set_no_copy_on_write(descriptor)
+        except OSError:
+            pass  # on other file systems: nothing is copied anyway
         os.ftruncate(descriptor, size_bytes)
     finally:
         os.close(descriptor)

@@ -130,3 +130,36 @@ async def test_a_file_that_is_lost(storage: StoragePools, prepared: Ground) -> N
     await storage.delete(pool)
     assert not pool.path.exists()
     assert prepared.left() == []
+
+
+async def test_a_creation_that_was_cut_off(storage: StoragePools, prepared: Ground) -> None:
+    unfinished = "lxpy.pool.unfinished"
+    pool = storage.pool("p", "lvm", storage.fill("p", "lvm", {"size": "1GiB"}))
+    await storage.create(pool)
+    lvm("vgchange", "--addtag", unfinished, "p")  # as killed right before the end
+    await storage.create(pool)
+    await storage.delete(pool)
+    pool = await started(storage, prepared, "p")
+    lvm("vgchange", "--addtag", unfinished, "p")
+    await storage.create(pool)
+    await storage.start(pool)
+    lvm("vgremove", "-y", "-f", "p")  # a deletion that was
+    await storage.delete(pool)
+    assert not pool.path.exists()
+    assert prepared.left() == []
+
+
+async def test_a_renaming_that_was_cut_off(storage: StoragePools, prepared: Ground) -> None:
+    pool = await started(storage, prepared, "p")
+    await made(storage, pool)
+    for name in ("s0", "s1"):
+        await storage.snapshot(pool, C1.at(name))
+    lvm("lvrename", "p", "containers_c1-s0", "containers_c2-s0")
+    await storage.rename(pool, C2, "c1")  # undone
+    assert await storage.snapshots(pool, C1) == ["s0", "s1"]
+    lvm("lvrename", "p", "containers_c1-s0", "containers_c2-s0")
+    await storage.rename(pool, C1, "c2")  # or ended
+    assert await storage.snapshots(pool, C2) == ["s0", "s1"]
+    assert await storage.volumes(pool) == [C2]
+    await removed(storage, pool)
+    assert prepared.left() == []

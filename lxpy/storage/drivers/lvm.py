@@ -82,7 +82,7 @@ class LvmDriver:
 
     async def delete(self, pool: Pool) -> None:
         """Remove the images, the thin pool, and the volume group if lxpy has made it."""
-        if not await in_thread(lvm_source.is_lost, pool):
+        if not await lvm_source.is_lost(pool):
             await mounting.unmount_below(pool.path)
             group = Group.of(pool)
             have = await lvm_group.volumes(group)

@@ -19,14 +19,16 @@ from typing import ParamSpec
 
 from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
 from lxpy.programs import run
-from lxpy.storage import disks
-from lxpy.storage.drivers import lvm_group, mounting
+from lxpy.storage import disks, loops
+from lxpy.storage.drivers import layout, lvm_group, mounting
 from lxpy.storage.drivers.lvm_group import THIN_POOL_NAME, VG_NAME, Group, lvm
 from lxpy.storage.volume import Pool
 from lxpy.threads import in_thread, in_thread_or_undo
 from lxpy.units import is_true, parse_size
 
 _P = ParamSpec("_P")
+# On a volume group that is being made: what a crash leaves of it can be removed.
+_UNFINISHED = f"{lvm_group.POOL_TAG}.unfinished"
 METADATA_SIZE = "lvm.thinpool_metadata_size"
 FORCE_REUSE = "lvm.vg.force_reuse"
 USE_THIN_POOL = "lvm.use_thinpool"
@@ -87,6 +89,8 @@ async def create(pool: Pool) -> None:
             undo.push_async_callback(_quietly, lvm, "lvremove", "--yes", _thin_pool(group))
             await _make_thin_pool(pool, group)
         await in_thread(mounting.make_directories, pool.path)
+        if kind(pool) is not Kind.GROUP:
+            await lvm("vgchange", "--deltag", _UNFINISHED, group.name)
         undo.pop_all()
 
 
@@ -114,7 +118,7 @@ async def start(pool: Pool) -> None:
 async def stop(pool: Pool) -> None:
     """Unmount everything; let go of the pool's own file. Raises Failed."""
     await mounting.unmount_below(pool.path)
-    if kind(pool) is Kind.FILE and not await in_thread(is_lost, pool):
+    if kind(pool) is Kind.FILE and not await is_lost(pool):
         await lvm("vgchange", "--yes", "--activate", "n", Group.of(pool).name)
         await in_thread(disks.detach, Path(pool.config["source"]))
 
@@ -126,7 +130,7 @@ async def remove(pool: Pool) -> None:
         await _remove_group(group, lvm_group.POOL_TAG)
         if kind(pool) is Kind.FILE:
             await in_thread(disks.remove, Path(pool.config["source"]))
-    else:
+    elif await _tags_and_devices(group):
         lines = await lvm_group.report("lvs", "lv_name,lv_tags,pool_lv", group.name)
         used = [line["lv_name"] for line in lines if line["pool_lv"] == group.thin_pool]
         mine = (line["lv_name"] for line in lines if lvm_group.POOL_TAG in line["lv_tags"])
@@ -158,9 +162,14 @@ async def update(pool: Pool, config: Mapping[str, str]) -> None:
     await _grow(pool, parse_size(new))
 
 
-def is_lost(pool: Pool) -> bool:
-    """Tell whether the pool's file is not there any more."""
-    return kind(pool) is Kind.FILE and not Path(pool.config["source"]).exists()
+async def is_lost(pool: Pool) -> bool:
+    """Tell whether nothing of the pool is there any more, such as after half a deletion."""
+    file = Path(pool.config["source"])
+    if kind(pool) is Kind.FILE:
+        if not await in_thread(file.exists):
+            return True
+        await in_thread(disks.attach, pool, file)
+    return not await _tags_and_devices(Group.of(pool))
 
 
 async def _grow(pool: Pool, size_bytes: int) -> None:
@@ -184,36 +193,52 @@ async def _check_group(pool: Pool, group: Group) -> None:
 
 async def _make_group(pool: Pool, group: Group, undo: AsyncExitStack) -> None:
     """Make a volume group of a device or a new file. Raises BadRequest, Failed."""
-    if (await lvm("vgs", group.name, check=False)).returncode == 0:
+    await _clear_leftover(pool, group)
+    if await _tags_and_devices(group):
         raise BadRequest(
             f'Volume group "{group.name}" exists already: give it as "source", or another name '
             f'as "{VG_NAME}"'
         )
     if kind(pool) is Kind.FILE:
         device = await _make_file(pool)
-        undo.push_async_callback(in_thread, disks.remove, Path(pool.config["source"]))
+        undo.push_async_callback(in_thread, _remove_files, pool)
     else:
         device = pool.config["volatile.initial_source"]
         await _check_device(device)
     # Should another be quicker to make a group of that name, it is not ours to remove.
     ours = f"{lvm_group.POOL_TAG}.{secrets.token_hex(6)}"
     undo.push_async_callback(_quietly, _remove_group, group, ours)
-    marks = ("--addtag", lvm_group.POOL_TAG, "--addtag", ours)
+    marks = [word for tag in (lvm_group.POOL_TAG, _UNFINISHED, ours) for word in ("--addtag", tag)]
     await lvm("vgcreate", "--yes", *marks, group.name, device)
+    if kind(pool) is Kind.FILE:
+        await in_thread(os.rename, _unfinished(pool), pool.config["source"])
 
 
 async def _make_file(pool: Pool) -> str:
-    file = Path(pool.config["source"])
+    """Make a pool's file, by another name as yet, and return its device. Raises BadRequest."""
+    file, new = Path(pool.config["source"]), _unfinished(pool)
 
     def make() -> str:
-        disks.make(file, parse_size(pool.config["size"]))
+        disks.check_new(file)
+        disks.remove(new)
+        disks.make(new, parse_size(pool.config["size"]))
         try:
-            return disks.attach(pool, file)
+            return disks.attach(pool, new)
         except BaseException:
-            disks.remove(file)
+            disks.remove(new)
             raise
 
-    return await in_thread_or_undo(make, lambda _: disks.remove(file))
+    return await in_thread_or_undo(make, lambda _: disks.remove(new))
+
+
+def _unfinished(pool: Pool) -> Path:
+    file = Path(pool.config["source"])
+    return file.with_name(f"{layout.NEW}{file.name}")
+
+
+def _remove_files(pool: Pool) -> None:
+    disks.remove(_unfinished(pool))
+    disks.remove(Path(pool.config["source"]))
 
 
 async def _check_device(device: str) -> None:
@@ -243,11 +268,33 @@ async def _make_thin_pool(pool: Pool, group: Group) -> None:
     await lvm("lvchange", "--errorwhenfull", "y", _thin_pool(group))
 
 
+async def _clear_leftover(pool: Pool, group: Group) -> None:
+    """Remove what an interrupted creation of the pool has left."""
+    words = await _tags_and_devices(group)
+    if not words or _UNFINISHED not in words[0].split(","):
+        return
+    in_file = await in_thread(_devices_of_file, pool) if kind(pool) is Kind.FILE else []
+    await _remove_group(group, _UNFINISHED)
+    if set(in_file).intersection(words):
+        await in_thread(_remove_files, pool)
+
+
+def _devices_of_file(pool: Pool) -> list[str]:
+    files = (_unfinished(pool), Path(pool.config["source"]))
+    return [device for file in files if file.exists() for device in loops.devices(file)]
+
+
+async def _tags_and_devices(group: Group) -> list[str]:
+    """Return a volume group's tags, then its devices; nothing if there is no such group."""
+    words = ("vgs", "--noheadings", "-o", "vg_tags,pv_name", group.name)
+    found = await lvm(*words, check=False)
+    return found.stdout.decode().split() if found.returncode == 0 else []
+
+
 async def _remove_group(group: Group, mark: str) -> None:
     """Remove a volume group that has a tag of ours, with all that is in it; may be repeated."""
-    found = await lvm("vgs", "--noheadings", "-o", "vg_tags,pv_name", group.name, check=False)
-    words = found.stdout.decode().split()
-    if found.returncode == 0 and mark in words[0].split(","):
+    words = await _tags_and_devices(group)
+    if words and mark in words[0].split(","):
         await lvm("vgremove", "--yes", "--force", group.name)
         await lvm("pvremove", "--yes", *(word for word in words if word.startswith("/")))
 

@@ -302,23 +302,29 @@ async def _replacing(pool: Pool, found: LogicalVolume) -> AsyncIterator[str]:
 
 
 async def rename(pool: Pool, volume: Volume, target: Volume) -> None:
-    """Rename a volume with its snapshots, or one snapshot. Raises NotFound, Conflict."""
+    """Rename a volume with its snapshots, or one snapshot; what was begun is ended.
+
+    Raises NotFound, Conflict.
+    """
     group = Group.of(pool)
     have = await lvm_group.volumes(group)
-    old, new = lvm_group.encode(group, volume), lvm_group.encode(group, target)
-    if new in have:
+    parts = [volume]
+    if not volume.snapshot:
+        parts = [volume.at(each) for each in await snapshots(pool, volume, all=True)] + parts
+    names = [
+        (lvm_group.encode(group, part), lvm_group.encode(group, target.at(part.snapshot)))
+        for part in parts
+    ]
+    if volume.snapshot:
+        names = [(lvm_group.encode(group, volume), lvm_group.encode(group, target))]
+    old, new = names[-1]
+    if old in have and new in have:
         raise Conflict(f'Volume by that name already exists: "{target.label}"')
-    if old not in have:
+    begun = new in have and len(names) > 1
+    if old not in have and not begun:
         what = "Snapshot" if volume.snapshot else "Volume"
         raise NotFound(f'{what} "{volume.label}" is not in storage pool "{pool.name}"')
-    names = []
-    if not volume.snapshot:
-        own = await snapshots(pool, volume, all=True)
-        names = [
-            (lvm_group.encode(group, volume.at(each)), lvm_group.encode(group, target.at(each)))
-            for each in own
-        ]
-    await _rename_all(group, [*names, (old, new)])
+    await _rename_all(group, [each for each in names if each[0] in have])
 
 
 async def _rename_all(group: Group, names: list[tuple[str, str]]) -> None:

@@ -184,7 +184,7 @@ async def sweep(pool: Pool) -> None:
             await destroy(pool, name)
         elif found.kind == "snapshot" and found.short.startswith(f"{SNAPSHOT}."):
             await destroy_snapshot(pool, name)
-        elif found.kind == "snapshot":
+        elif found.short.startswith((COPY, DELETED)) and not found.clones:
             await _forget(pool, name)
     for kept in children_of(have, f"{root(pool)}/deleted"):
         await destroy(pool, kept.name)

@@ -124,7 +124,7 @@ def _place_of_new(pool: Pool, dataset: str) -> Path:
 async def clone(pool: Pool, origin: str, new: str, volume: Volume) -> None:
     """Make a clone of a snapshot, held to a volume's size. Raises Failed."""
     block = volume.content is not ContentType.FILESYSTEM
-    limits = {} if block else _limits(pool, volume, volume.size_bytes)
+    limits = {"snapdev": "visible"} if block else _limits(pool, volume, volume.size_bytes)
     sealed = {"readonly": "on" if volume.snapshot else "off"}
     await zfs("clone", *_options({**_marks(volume), **sealed, **limits}), origin, new)
     found = (await listing(pool))[new]
@@ -267,16 +267,20 @@ async def resize(pool: Pool, volume: Volume, size_bytes: int | None) -> None:
 
 async def rename(pool: Pool, volume: Volume, target: Volume) -> None:
     """Rename a volume with its snapshots, or one snapshot. Raises NotFound, Conflict."""
+    have = await listing(pool)
+    old, new = foreign(pool, volume), foreign(pool, target)
+    has_foreign = not volume.snapshot and old in have
+    if has_foreign and encode(pool, volume) not in have and encode(pool, target) in have:
+        await zfs("rename", old, new)  # the rest of an attempt that was cut off
+        return
     found = await existing(pool, volume)
     await refuse_taken(pool, target)
     if found.kind == "snapshot":
         await zfs("rename", found.name, encode_snapshot(pool, target))
         return
     if volume.snapshot:
-        await zfs("rename", found.name, foreign(pool, target))
+        await zfs("rename", found.name, new)
         return
-    old, new = foreign(pool, volume), foreign(pool, target)
-    has_foreign = old in await listing(pool)
     if has_foreign:
         await zfs("rename", old, new)
     try:
