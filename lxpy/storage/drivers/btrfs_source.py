@@ -23,7 +23,7 @@ import structlog
 from lxpy.errors import BadRequest, Failed, InvalidConfig
 from lxpy.kernel import btrfs
 from lxpy.programs import run
-from lxpy.storage import loops
+from lxpy.storage import disks, loops
 from lxpy.storage.drivers import layout
 from lxpy.storage.drivers.btrfs_subvolumes import opened
 from lxpy.storage.drivers.btrfs_volumes import has_areas, is_empty
@@ -35,10 +35,8 @@ MOUNT_OPTIONS = "btrfs.mount_options"
 # Guests may remove the subvolumes they have made; the file of a pool gives back what they free.
 _DEFAULT_OPTIONS = "user_subvol_rm_allowed,discard=async"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_GIB = 1 << 30
-_SHARE, _LEAST_GIB, _MOST_GIB = 5, 5, 30
 # mkfs.btrfs refuses less than about 110 MiB unless data and metadata are mixed.
-_MIXED_BYTES = _GIB
+_MIXED_BYTES = 1 << 30
 _WIPES = 50
 
 _log = structlog.get_logger()
@@ -66,14 +64,14 @@ def fill(name: str, config: dict[str, str], root: Path) -> dict[str, str]:
         return {**config, "source": str(uuid.uuid4())}
     if source:
         return config
-    size = config.get("size") or _default_size(root)
-    return {**config, "source": str(_file(name, root)), "size": size}
+    size = config.get("size") or disks.default_size(root)
+    return {**config, "source": str(disks.of_pool(name, root)), "size": size}
 
 
 def mount_point(name: str, config: Mapping[str, str], root: Path) -> Path:
     """Return where the pool's files are: at its own place unless its source is a directory."""
     source = config["source"]
-    own = source == str(_file(name, root)) or _UUID.fullmatch(source)
+    own = source == str(disks.of_pool(name, root)) or _UUID.fullmatch(source)
     return root / name if own else Path(source)
 
 
@@ -109,7 +107,7 @@ async def mount(pool: Pool) -> None:
 async def unmount(pool: Pool) -> None:
     """Take the pool's files away, and with them a loop device; may be repeated. Raises Failed."""
     if kind(pool) is not Kind.DIRECTORY and await in_thread(os.path.ismount, pool.path):
-        await run("umount", str(pool.path))
+        await run("umount", str(pool.path), timeout_s=None)
 
 
 async def remove(pool: Pool) -> None:
@@ -202,7 +200,9 @@ async def _mount(pool: Pool, source: str) -> None:
         device = source
         if kind(pool) is Kind.FILE:
             device = await in_thread(stack.enter_context, loops.attached(Path(source)))
-        await run("mount", "-t", "btrfs", "-o", _options(pool.config), device, str(pool.path))
+        options = _options(pool.config)
+        words = ("mount", "-t", "btrfs", "-o", options, device, str(pool.path))
+        await run(*words, timeout_s=None)
 
 
 async def _make(pool: Pool, device: str, *options: str) -> None:
@@ -265,30 +265,12 @@ def _grown(pool: Pool, config: Mapping[str, str]) -> int | None:
 async def _grow(pool: Pool, file: Path, size_bytes: int) -> None:
     before = (await in_thread(file.stat)).st_size
     try:
-        await in_thread(_set_size, file, size_bytes)
+        await in_thread(disks.grow, file, size_bytes)
         await run("btrfs", "filesystem", "resize", "max", str(pool.path), timeout_s=None)
     except BaseException:
         # The file system had its old size all the time.
-        await in_thread(_set_size, file, before)
+        await in_thread(disks.grow, file, before)
         raise
-
-
-def _set_size(file: Path, size_bytes: int) -> None:
-    os.truncate(file, size_bytes)
-    for device in loops.devices(file):
-        loops.set_capacity(device)
-
-
-def _file(name: str, root: Path) -> Path:
-    return root.parent / "disks" / f"{name}.img"
-
-
-def _default_size(root: Path) -> str:
-    """Return a fifth of what is free, between 5 and 30 GiB."""
-    existing = next(each for each in (root, *root.parents) if each.exists())
-    found = os.statvfs(existing)
-    free = found.f_bavail * found.f_frsize // _GIB
-    return f"{min(max(free // _SHARE, _LEAST_GIB), _MOST_GIB)}GiB"
 
 
 def _options(config: Mapping[str, str]) -> str:
@@ -322,17 +304,8 @@ def _check_device(device: str) -> None:
 
 
 def _make_file(file: Path, size_bytes: int) -> None:
-    file.parent.mkdir(mode=0o700, exist_ok=True)
     file.unlink(missing_ok=True)  # of an interrupted attempt
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            btrfs.set_no_copy_on_write(descriptor)
-        except OSError:
-            pass  # on other file systems: nothing is copied anyway
-        os.ftruncate(descriptor, size_bytes)
-    finally:
-        os.close(descriptor)
+    disks.make(file, size_bytes)
 
 
 def _check_file(pool: Pool) -> None:
