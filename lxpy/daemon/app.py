@@ -176,12 +176,13 @@ class Application:
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
             power=self.power, runtime=runtime, views=self.views, settings=self.settings,
         )  # fmt: skip
+        shelf = Shelf(self.db, BackupFiles(directories.backups))
         self.backups = Backups(
-            self.db, BackupFiles(directories.backups), store, locks, self.exports, registry,
+            self.db, shelf, store, locks, self.exports, registry,
             lifecycle,
         )  # fmt: skip
         self.instances.on_removed = self.backups.forget
-        self.volumes = self._volumes(BackupFiles(directories.backups))
+        self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.updates = self._updates()
         self.profiles.on_change = self.updates.profile_changed
@@ -206,7 +207,7 @@ class Application:
             self.directories.cache,
         )  # fmt: skip
 
-    def _volumes(self, backup_files: BackupFiles) -> storage.Services:
+    def _volumes(self, shelf: Shelf) -> storage.Services:
         pause = partial(Pause, self.runtime, self.power)
         users = VolumeUsers(self.pools, self.store, self.locks, pause)
         volumes = Volumes(
@@ -217,9 +218,8 @@ class Application:
             self.db, self.pools, self.journal, users, self.disks, self.exports.packer
         )
         backups = VolumeBackups(
-            self.db, Shelf(self.db, backup_files), self.locks, exports, self.registry,
-            self.lifecycle,
-        )  # fmt: skip
+            self.db, shelf, self.locks, exports, self.registry, self.lifecycle
+        )
         volumes.on_removed = backups.forget
         return storage.Services(
             volumes=volumes,

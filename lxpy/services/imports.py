@@ -5,8 +5,6 @@ Source: LXD docs, "REST API", "Instances", POST of an octet-stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +12,12 @@ from lxpy.backups import reader
 from lxpy.backups.reader import Incoming
 from lxpy.backups.writer import Chunks
 from lxpy.errors import BadRequest, Failed, InvalidConfig, NotFound
-from lxpy.images.progress import Meter
 from lxpy.instances.model import Instance, root_device
 from lxpy.instances.names import check_name
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import arrivals
 from lxpy.services.creation import Creation
+from lxpy.services.fillings import fill, telling
 from lxpy.services.increments import Increments
 from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
@@ -27,8 +25,9 @@ from lxpy.services.profiles import Profiles
 from lxpy.services.starting import volume_of, with_config
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
-from lxpy.storage import Pool
-from lxpy.threads import in_thread
+
+#: in the metadata of the operation
+_STAGE = "create_instance_from_backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,8 @@ class Imports:
             async def work(operation: Operation) -> None:
                 async with self._locks.hold("instance", project, name):
                     if archive.index.since is not None:
-                        await self._increments.apply(project, name, archive, _teller(operation))
+                        tell = telling(operation, _STAGE)
+                        await self._increments.apply(project, name, archive, tell)
                     else:
                         await self._import(project, name, wish.pool, archive, operation)
 
@@ -124,7 +124,9 @@ class Imports:
         self._pools.check_root(pool, instance.root_device[1])
         snapshots = [arrivals.snapshot_on_pool(each, pool.name) for each in found.snapshots]
         async with self._journal.undoable("create", project, name, pool=pool.name) as intent:
-            await self._fill(instance, pool, archive, operation)
+            tell = telling(operation, _STAGE)
+            storage, volume = self._pools.storage, volume_of(instance)
+            await fill(storage, pool, volume, archive, tell=tell, check=_check_roots)
             await self._creation.insert(instance, pool, intent, snapshots)
         self._creation.tell_created(instance, pool)
 
@@ -148,39 +150,6 @@ class Imports:
             f'Storage pool "{wanted}" of the backup does not exist here, and the default profile '
             "names none: say which one to use (--storage)"
         )
-
-    async def _fill(
-        self, instance: Instance, pool: Pool, archive: Incoming, operation: Operation
-    ) -> None:
-        """Make the volume and its snapshots; they appear when all of the archive has come."""
-        storage, volume = self._pools.storage, volume_of(instance)
-        appearing = False  # what lies there under this name before that is not ours
-        try:
-            async with AsyncExitStack() as fillings:
-                targets: dict[str, Path] = {}
-                for name, snapshot in archive.index.targets().items():
-                    one = volume.at(snapshot) if snapshot else volume
-                    targets[name] = await fillings.enter_async_context(storage.filling(pool, one))
-                await archive.unpack(targets, _teller(operation))
-                await in_thread(_check_roots, targets)
-                appearing = True
-        except BaseException:
-            if appearing:
-                await storage.delete_volume(pool, volume)
-            raise
-
-
-def _teller(operation: Operation) -> Callable[[int], None]:
-    """Return what tells the operation how many bytes have been unpacked."""
-    meter = Meter(operation.progress, "create_instance_from_backup", "Unpack")
-    done = 0
-
-    def tell(size: int) -> None:
-        nonlocal done
-        meter.add(size - done)
-        done = size
-
-    return tell
 
 
 def _check_roots(targets: dict[str, Path]) -> None:

@@ -5,7 +5,6 @@ Source: LXD docs, "REST API", "Storage", "backups" of custom volumes.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from lxpy.api import backups as backups_api
@@ -17,15 +16,11 @@ from lxpy.db.rows import BackupRow, VolumeRow
 from lxpy.errors import NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.operations.registry import Operation, Registry, Work
-from lxpy.services.backupfiles import NewFile
 from lxpy.services.exports import refuse_optimized
 from lxpy.services.locks import Locks
 from lxpy.services.shelf import Shelf
 from lxpy.services.volume_exports import VolumeExports, Wish
 from lxpy.services.volume_places import Place, find
-from lxpy.threads import in_thread
-
-_REPORT_S = 0.5
 
 
 class VolumeBackups:
@@ -46,7 +41,6 @@ class VolumeBackups:
         self._exports = exports
         self._registry = registry
         self._lifecycle = lifecycle
-        self._making: set[tuple[Owner, str]] = set()
 
     # Looking
 
@@ -71,32 +65,22 @@ class VolumeBackups:
         """Start making a backup. Raises NotFound, BadRequest, Conflict, NotSupported."""
         refuse_optimized(wish.optimized_storage)
         owner = await self._owner(place)
-        making = {name for who, name in self._making if who == owner}
-        backup = await self._shelf.free_name(owner, wish.name, making)
-        self._making.add((owner, backup))
+        backup = await self._shelf.claim(owner, wish.name)
 
         async def work(operation: Operation) -> None:
             try:
-                async with self._shelf.files.new(owner) as file:
-                    await self._write(operation, place, how, file)
+                async with self._shelf.new(owner, operation, "Backing up volume") as file:
+                    await self._exports.write(place, how, file.descriptor)
                     data = {"volume_only": how.volume_only, "size": file.size_bytes}
                     async with self._locks.hold(*place.key):
                         if await self._owner(place) != owner:
                             raise NotFound("The volume was deleted while it was backed up")
                         await self._shelf.keep(owner, backup, file, wish.expires_at, data)
             finally:
-                self._making.discard((owner, backup))
+                self._shelf.unclaim(owner, backup)
             self._tell("created", place, backup)
 
         return self._spawn("Creating custom volume backup", work, place, backup)
-
-    async def _write(self, operation: Operation, place: Place, how: Wish, file: NewFile) -> None:
-        watcher = asyncio.create_task(_watch(file, operation))
-        try:
-            await self._exports.write(place, how, file.descriptor)
-        finally:
-            watcher.cancel()
-            await asyncio.wait([watcher])
 
     async def rename(self, place: Place, backup: str, wish: backups_api.BackupPost) -> Operation:
         """Start renaming a backup. Raises NotFound, BadRequest, Conflict."""
@@ -155,10 +139,3 @@ def _shown(row: BackupRow) -> api.VolumeBackup:
         optimized_storage=False,
         size=int(row.data.get("size", 0)),
     )
-
-
-async def _watch(file: NewFile, operation: Operation) -> None:
-    while True:
-        await asyncio.sleep(_REPORT_S)
-        size = await in_thread(lambda: file.size_bytes)
-        operation.progress("create_backup", f"Backing up volume: {size / 1e6:.2f}MB")

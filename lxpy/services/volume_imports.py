@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from lxpy.backups import reader
@@ -17,9 +17,9 @@ from lxpy.backups.index import Index, Object, moment, strings
 from lxpy.backups.reader import Incoming
 from lxpy.errors import BadRequest, Failed
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.images.progress import Meter
 from lxpy.instances.names import check_snapshot_name
 from lxpy.operations.registry import Operation, Registry
+from lxpy.services.fillings import fill, telling
 from lxpy.services.locks import Locks
 from lxpy.services.storage import Pools
 from lxpy.services.volume_files import Record, SnapshotRecord, VolumeFiles
@@ -126,37 +126,12 @@ class VolumeImports:
         record = replace(record, config=portable(pool, record.config))
         self._pools.storage.validate_volume(pool, record.config)
         async with self._files.making(record) as intent:
-            await self._fill(pool, record, archive, operation)
+            tell = telling(operation, "create_volume_from_backup")
+            check = partial(_check_content, record.content)
+            storage = self._pools.storage
+            await fill(storage, pool, record.volume, archive, tell=tell, check=check)
             async with self._files.or_removed(pool, record.volume):
                 await self._files.insert(record, ends=intent)
-
-    async def _fill(
-        self, pool: Pool, record: Record, archive: Incoming, operation: Operation
-    ) -> None:
-        """Make the volume and its snapshots; they appear when all of the archive has come."""
-        storage, volume = self._pools.storage, record.volume
-        meter = Meter(operation.progress, "create_volume_from_backup", "Unpack")
-        done = 0
-
-        def tell(size: int) -> None:
-            nonlocal done
-            meter.add(size - done)
-            done = size
-
-        appearing = False  # what lies there under this name before that is not ours
-        try:
-            async with AsyncExitStack() as fillings:
-                targets: dict[str, Path] = {}
-                for name, snapshot in archive.index.targets().items():
-                    one = volume.at(snapshot) if snapshot else volume
-                    targets[name] = await fillings.enter_async_context(storage.filling(pool, one))
-                await archive.unpack(targets, tell)
-                await in_thread(_check_content, record.content, targets)
-                appearing = True
-        except BaseException:
-            if appearing:
-                await storage.delete_volume(pool, volume)
-            raise
 
 
 def _described(index: Index, place: Place) -> Record:
