@@ -38,7 +38,7 @@ stop_lxd() { # what lxd.sh does not know of
 end_rest() { # what a daemon of ours that did not start, or not end, leaves: its directory is on their command lines
     for path in /proc/[0-9]*; do
         pid=${path#/proc/}
-        if [ "$pid" != $$ ] && tr '\0' ' ' <"$path/cmdline" 2>/dev/null | grep -qF -- "$LXPY_DIR/"; then
+        if [ "$pid" != $$ ] && tr '\0' ' ' 2>/dev/null <"$path/cmdline" | grep -qF -- "$LXPY_DIR/"; then
             kill "$pid" 2>/dev/null || true
         fi
     done
