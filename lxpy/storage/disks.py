@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from lxpy.errors import BadRequest, Failed
@@ -66,9 +67,11 @@ def detach(file: Path) -> None:
 
 
 def remove(file: Path) -> None:
-    """Let go of a file and remove it; may be repeated."""
+    """Let go of a file and remove it, and the directory of the last one; may be repeated."""
     detach(file)
     file.unlink(missing_ok=True)
+    with suppress(OSError):
+        file.parent.rmdir()
 
 
 def grow(file: Path, size_bytes: int) -> list[str]:

@@ -320,3 +320,31 @@ def tree_of(daemon: Daemon, name: str) -> str:
                       f"lxpy export {name} - --compression none --instance-only | "
                       "tar -xO --wildcards 'backup/container/rootfs/*' | sha256sum")  # fmt: skip
     return done.stdout
+
+
+def test_from_one_pool_to_another(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    pool = daemon.name("pool")
+    daemon.api.post("/1.0/storage-pools", {"name": pool, "driver": "btrfs",
+                                           "config": {"size": "512MiB"}})  # fmt: skip
+    name = launch()
+    daemon.exec(name, "sh", "-c", FILES)
+    snapshot(daemon, name, "s0")
+    expected = daemon.out(name, "sh", "-c", LOOK)
+    archive = export(daemon, name, tmp_path / "a.tar")
+    take_in(daemon, archive, "moved", pool)
+    try:
+        assert daemon.api.get("/1.0/instances/moved")["devices"]["root"]["pool"] == pool
+        change(daemon, "moved", "start")
+        assert daemon.out("moved", "sh", "-c", LOOK) == expected
+        daemon.api.put("/1.0/instances/moved", {"restore": "s0"})
+        assert daemon.out("moved", "sh", "-c", LOOK) == expected
+        daemon.exec("moved", "sh", "-c", "echo late >/root/late; rm /root/pipe")
+        changes = export(daemon, "moved", tmp_path / "b.tar", "?since=s0")
+        assert changes.stat().st_size < 200_000
+        daemon.exec("moved", "rm", "/root/late")
+        take_in(daemon, changes, "moved")
+        assert daemon.out("moved", "cat", "/root/late") == "late"
+        assert daemon.exec("moved", "test", "-e", "/root/pipe", check=False).returncode == 1
+    finally:
+        daemon.delete("moved")
+        daemon.api.delete(f"/1.0/storage-pools/{pool}")
