@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from lxpy.api import storage as api
 from lxpy.db.engine import Database
-from lxpy.db.upgrade import upgrade
 from lxpy.errors import (
     BadRequest,
     Conflict,
@@ -33,18 +31,6 @@ def anything(_: object) -> None:
 
 def stale(_: object) -> None:
     raise PreconditionFailed("ETag doesn't match")
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Database:
-    upgrade(tmp_path / "lxpy.db")
-    return Database(f"sqlite+aiosqlite:///{tmp_path / 'lxpy.db'}")
-
-
-@pytest.fixture
-async def db(opened: Database) -> AsyncIterator[Database]:
-    yield opened
-    await opened.close()
 
 
 def of(db: Database, directory: Path) -> Pools:

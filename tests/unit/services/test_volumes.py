@@ -12,7 +12,6 @@ import pytest
 from lxpy.api import storage as api
 from lxpy.api.snapshots import NEVER
 from lxpy.db.engine import Database
-from lxpy.db.upgrade import upgrade
 from lxpy.errors import (
     BadRequest,
     Conflict,
@@ -94,18 +93,6 @@ async def done(operation: Operation) -> None:
     await operation.wait()
     if operation.err:
         raise AssertionError(operation.err)
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Database:
-    upgrade(tmp_path / "lxpy.db")
-    return Database(f"sqlite+aiosqlite:///{tmp_path / 'lxpy.db'}")
-
-
-@pytest.fixture
-async def db(opened: Database) -> AsyncIterator[Database]:
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
