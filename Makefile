@@ -11,7 +11,7 @@ export PREFIX BINDIR PYTHON
 bin    := $(PREFIX)/bin
 pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
 
-.PHONY: help install demo check format test test-unit test-system test-conformance test-vm bench uninstall clean develop
+.PHONY: help install demo check format test test-unit test-system test-conformance test-vm bench bench-storage uninstall clean develop
 
 help:
 	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check       format, lint, types, import rules, unit tests'
 	@echo 'make test        check, then the system and conformance tests (root)'
 	@echo 'make bench       lxpy beside LXD on this machine'
+	@echo 'make bench-storage  its storage beside LXD and Incus'
 	@echo 'make uninstall   remove lxpy; PURGE=1 removes the instances, too'
 
 install:
@@ -58,6 +59,9 @@ test-vm: develop
 
 bench: develop
 	PYTHONPATH=. benchmarks/run.sh
+
+bench-storage: develop
+	benchmarks/storage.sh
 
 uninstall:
 	@packaging/uninstall.sh
