@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, create_engine, event
 
+from lxpy.db import integrity
 from lxpy.db.base import now
 from lxpy.errors import Failed
 
@@ -80,7 +81,7 @@ def _revision(path: Path) -> str | None:
     except sqlite3.DatabaseError as error:
         raise Failed(
             f"Database {path} cannot be read: {error}; restore it from a copy "
-            f"({path.name}.before-*) or rebuild it from the instance directories"
+            f"({path.name}.before-*, database/dumps) or rebuild it: lxpy recover"
         ) from error
     return row[0] if row else None
 
@@ -97,6 +98,8 @@ def _copy(path: Path, revision: str) -> Path:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
+        if said := integrity.problem(target):
+            raise sqlite3.DatabaseError(f"the copy is not sound: {said}")
     except (OSError, sqlite3.Error) as error:
         target.unlink(missing_ok=True)
         raise Failed(
