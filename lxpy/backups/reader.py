@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ _HEAD_BYTES = 512
 _GOOD = (0, 2)  # 2 is a warning of gzip and xz
 
 Tell = Callable[[int], None]
+Receive = Callable[[str, int], Awaitable[None]]
 
 
 class Incoming:
@@ -58,6 +59,27 @@ class Incoming:
                 {self.index.gone(s): n for n, s in self.index.targets().items() if n in roots}
             )
         return await self._work.unpack(order, list((roots or {}).values()), tell)
+
+    async def pass_on(self, receive: Receive, tell: Tell = lambda _: None) -> None:
+        """Hand on what the archive has in a storage driver's own form.
+
+        `receive` is called with the archive's name for each part and a descriptor to read it from,
+        one after the other. Raises Failed, and what `receive` raises.
+        """
+        names = list(self.index.targets())
+        order = Order(targets={}, checksums=self.index.checksums)
+        order.streams.update({name: number for number, name in enumerate(names)})
+        with _Pipes(names) as pipes:
+            streams = _Streams(receive, pipes)
+            try:
+                sending = list(pipes.writing.values())
+                found = await self._work.unpack(order, sending, tell, streams.begin, pipes.sent)
+                await streams.finish()
+            finally:
+                await streams.cancel()
+        missing = [name for name in names if name not in found.streams]
+        if missing:
+            raise Failed(f"Invalid backup: it has no {missing[0]}.bin")
 
 
 @asynccontextmanager
@@ -109,11 +131,23 @@ class _Work:
             raise await self._failure(message)
         return str(message["index"])
 
-    async def unpack(self, order: Order, descriptors: list[int], tell: Tell) -> Found:
+    async def unpack(
+        self,
+        order: Order,
+        descriptors: list[int],
+        tell: Tell,
+        begin: Callable[[str], None] = lambda _: None,
+        sent: Callable[[], None] = lambda: None,
+    ) -> Found:
+        """Have the rest unpacked; `begin` hears of each stream, `sent` when they are given."""
         line = json.dumps(asdict(order)).encode() + b"\n"
         await in_thread(_send, self._control, line, descriptors)
-        while "bytes" in (message := await self._message()):
-            tell(message["bytes"])
+        sent()
+        while (message := await self._message()).keys() & {"bytes", "stream"}:
+            if "stream" in message:
+                begin(message["stream"])
+            else:
+                tell(message["bytes"])
         if "done" not in message:
             raise await self._failure(message)
         await self._feeding.finish()
@@ -167,6 +201,64 @@ class _Work:
             task.cancel()
         await asyncio.gather(*self._complaints, return_exceptions=True)
         await self._feeding.gone()
+
+
+class _Pipes:
+    """A pipe for each stream of an archive; its ends are closed with the block."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.reading: dict[str, int] = {}
+        self.writing: dict[str, int] = {}
+        for name in names:
+            self.reading[name], self.writing[name] = programs.wide_pipe()
+
+    def sent(self) -> None:
+        """Close the ends that the unpacking program has now."""
+        for descriptor in self.writing.values():
+            os.close(descriptor)
+        self.writing.clear()
+
+    def __enter__(self) -> _Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sent()
+        for descriptor in self.reading.values():
+            os.close(descriptor)
+        self.reading.clear()
+
+
+class _Streams:
+    """Those who take the streams of an archive, one after the other."""
+
+    def __init__(self, receive: Receive, pipes: _Pipes) -> None:
+        self._receive = receive
+        self._pipes = pipes
+        self._last: asyncio.Task[None] | None = None
+
+    def begin(self, name: str) -> None:
+        """A stream begins: it is taken when the one before has been."""
+        self._last = asyncio.create_task(self._take(name, self._last))
+
+    async def _take(self, name: str, before: asyncio.Task[None] | None) -> None:
+        try:
+            if before is not None:
+                await before
+            await self._receive(name, self._pipes.reading[name])
+        finally:
+            # Whoever still writes gets a broken pipe, and does not wait for a reader.
+            os.close(self._pipes.reading.pop(name))
+
+    async def finish(self) -> None:
+        """Wait for the last one. Raises what taking it raised."""
+        if self._last is not None:
+            await self._last
+
+    async def cancel(self) -> None:
+        """Give up."""
+        if self._last is not None:
+            self._last.cancel()
+            await asyncio.gather(self._last, return_exceptions=True)
 
 
 class Feeding:

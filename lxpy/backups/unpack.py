@@ -2,7 +2,8 @@
 
 First it reads index.yaml and tells it; then one line on the control socket says where the parts
 go, and it goes on to the end. What it says are JSON lines: `{"index": TEXT}`, `{"bytes": N}` on
-the way, at the end `{"done": {...}}` or `{"error": TEXT, "kind": "archive" | "host"}`.
+the way, `{"stream": NAME}` where a storage driver's own begins, at the end `{"done": {...}}` or
+`{"error": TEXT, "kind": "archive" | "host"}`.
 Runs on Python's own library alone.
 """
 
@@ -47,8 +48,9 @@ class Order:
     """What to unpack: the archive's directories, each with the directory it goes into.
 
     `plain` are custom volumes: their files lie in the directory itself. `checksums` must be there.
-    `roots` and `gone` are of incremental backups: where the files are that the archive changes, as
-    numbers of the descriptors that come with the order, and which members list what is gone.
+    `roots` and `gone` are of incremental backups: where the files are that the archive changes, and
+    which members list what is gone. `streams` take what is in a storage driver's own form.
+    Descriptors are numbers of those that come with the order.
     """
 
     targets: dict[str, str]
@@ -56,6 +58,7 @@ class Order:
     checksums: bool = False
     roots: dict[str, int] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
+    streams: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class Found:
     files: int = 0
     backup_yaml: str = ""
     metadata: list[str] = field(default_factory=list)
+    streams: list[str] = field(default_factory=list)
 
 
 class Hashed(Stream):
@@ -196,14 +200,24 @@ class Unpacking:
         elif name in order.gone and member.isreg():
             gone = self._text(member).encode("utf-8", "surrogateescape")
             parts[order.gone[name]].remove([each for each in gone.split(b"\0") if each])
-        elif name.endswith(".bin") and name.removesuffix(".bin") in parts:
-            raise BadArchive(
-                "it is in the storage driver's own format: export it without --optimized-storage"
-            )
+        elif name.endswith(".bin") and order.streams:
+            self._pass_on(order, name.removesuffix(".bin"), member)
         elif name.endswith(".img") and name.removesuffix(".img") in parts:
             parts[name.removesuffix(".img")].disk(self._reader, member)
         else:
             self._of_a_part(parts, name, member)
+
+    def _pass_on(self, order: Order, name: str, member: TarInfo) -> None:
+        """Write what only a storage driver understands to whoever it is for."""
+        if name not in order.streams or not member.isreg():
+            raise BadArchive(
+                f'member "{printable(member.name)}" is of a subvolume inside another: export it '
+                "without --optimized-storage"
+            )
+        self._emit({"stream": name})
+        with os.fdopen(order.streams.pop(name), "wb", buffering=0) as file:
+            self.found.streams.append(name)
+            self._stream.copy(member.size, lambda part: _write_all(file.fileno(), part))
 
     def _of_a_part(self, parts: dict[str, Part], name: str, member: TarInfo) -> None:
         directory = next((each for each in _above(name) if each in parts), None)
@@ -256,6 +270,11 @@ def _above(name: str) -> list[str]:
     return ["/".join(parts[:2]), "/".join(parts[:3])]
 
 
+def _write_all(descriptor: int, part: memoryview) -> None:
+    while part:
+        part = part[os.write(descriptor, part) :]
+
+
 def _nothing() -> None:
     """Report nothing: the archive as a whole is reported on."""
 
@@ -283,7 +302,8 @@ def _receive(control: socket.socket) -> Order | None:
     if not data:
         return None
     order = Order(**json.loads(data + control.makefile("rb").readline()))
-    order.roots.update({name: descriptors[n] for name, n in order.roots.items()})
+    for numbers in (order.roots, order.streams):
+        numbers.update({name: descriptors[n] for name, n in numbers.items()})
     return order
 
 

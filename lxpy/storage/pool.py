@@ -268,6 +268,10 @@ class StoragePools:
         """Return the held volume's own directory: its metadata.yaml and templates/, if any."""
         return self._of(pool).directory(pool, volume)
 
+    async def receive(self, pool: Pool, volume: Volume, descriptor: int) -> None:
+        """Make a volume or snapshot of a stream in its driver's own form (see `Driver.receive`)."""
+        await self._of(pool).receive(pool, volume, descriptor)
+
     async def close(self) -> None:
         """Give up unfinished unpacking and wait for the drivers."""
         for shared in list(self._unpacking.values()):

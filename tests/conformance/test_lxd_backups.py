@@ -18,6 +18,7 @@ from tests.support.daemon import Daemon
 PRESEED = """
 storage_pools:
 - {name: default, driver: dir}
+- {name: fast, driver: btrfs, config: {size: 512MiB}}
 profiles:
 - name: default
   devices:
@@ -147,3 +148,40 @@ def test_volumes_to_lxd_and_back(
     finally:
         for name in ("luggage", "returned"):
             lxc.run("storage", "volume", "delete", "default", name)
+
+
+def test_the_own_form_of_btrfs(
+    shared_daemon: Daemon, lxc: Lxc, lxd: Lxc, busybox_image: Path, tmp_path: Path
+) -> None:
+    daemon, archive = shared_daemon, tmp_path / "optimized.tar.gz"
+    lxd("image", "import", busybox_image, "--alias", "tiny")
+    lxd("init", "tiny", "fast", "--storage", "fast")
+    try:
+        rootfs = lxd.directory / "storage-pools/fast/containers/fast/rootfs/root"
+        for number, name in enumerate(("s0", "s1", "")):
+            (rootfs / f"file{number}").write_text(f"{number}\n")
+            if name:
+                lxd("snapshot", "fast", name)
+        lxd("export", "fast", archive, "--optimized-storage")
+    finally:
+        lxd("delete", "fast")
+        lxd("image", "delete", "tiny")
+    refused = lxc.refused("import", archive, "--storage", "default")
+    assert 'in the own form of storage driver "btrfs"' in refused
+    lxc("storage", "create", "fast", "btrfs", "size=512MiB")
+    try:
+        lxc("import", archive)
+        lxc("start", "fast")
+        assert daemon.out("fast", "sh", "-c", "cat /root/file*") == "0\n1\n2"
+        lxc("restore", "fast", "s1")
+        assert daemon.out("fast", "sh", "-c", "cat /root/file*") == "0\n1"
+        lxc("restore", "fast", "s0")
+        assert daemon.out("fast", "sh", "-c", "cat /root/file*") == "0"
+        half = tmp_path / "half.tar.gz"
+        half.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+        assert "ends early" in lxc.refused("import", half, "again")
+        place = daemon.directory / "storage-pools/fast"
+        assert not [*place.glob("containers/*again*"), *place.glob("containers-snapshots/*again*")]
+    finally:
+        lxc.run("delete", "--force", "fast")
+        lxc("storage", "delete", "fast")
