@@ -249,15 +249,15 @@ def flag(*spellings: str, **attributes: Any) -> Callable[[Function], Function]:
     return click.option(*spellings, is_flag=True, **attributes)
 
 
-def target_option() -> Callable[[Function], Function]:
+def target_option(name: str = "--target") -> Callable[[Function], Function]:
     """Declare --target, which names a cluster's member: there is none, so that it is refused."""
 
     def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value:
-            raise click.UsageError("To use --target, the destination remote must be a cluster")
+            raise click.UsageError(f"To use {name}, the destination remote must be a cluster")
 
     return click.option(
-        "--target", expose_value=False, hidden=True, callback=refuse, help="Cluster member name"
+        name, expose_value=False, hidden=True, callback=refuse, help="Cluster member name"
     )
 
 

@@ -53,6 +53,16 @@ def create(session: Session, name: str, driver: str, words: tuple[str, ...]) -> 
     session.say(f"Storage pool {name} created")
 
 
+@command(storage, "show", help="Show storage pool configurations and resources.")
+@argument("name", "[<remote>:]<pool>", shell_complete=names("storage-pools"))
+@flag("--resources", help="Show the resources available to the storage pool")
+@target_option()
+def show_pool(session: Session, name: str, resources: bool) -> None:
+    client, name = KIND.locate(session, name)
+    path = KIND.path(name)
+    sys.stdout.write(dump(client.get(f"{path}/resources" if resources else path)))
+
+
 @command(storage, "info", help="Show useful information about storage pools.")
 @argument("name", "[<remote>:]<pool>", shell_complete=names("storage-pools"))
 @flag("--bytes", "exact", help="Show the used and free space in bytes")

@@ -20,9 +20,17 @@ _VOLATILE = "volatile."
 @flag("--refresh", help="Refresh and update the existing storage volume copies")
 @flag("--volume-only", help="Copy the volume without its snapshots")
 @option("--mode", default="pull", hidden=True, help="Accepted for compatibility")
+@option("--target-project", default="", metavar="NAME", help="Copy to a project")
 @target_option()
+@target_option("--destination-target")
 def copy(
-    session: Session, source: str, destination: str, refresh: bool, volume_only: bool, mode: str
+    session: Session,
+    source: str,
+    destination: str,
+    refresh: bool,
+    volume_only: bool,
+    mode: str,
+    target_project: str,
 ) -> None:
     """Copy a storage volume with its snapshots, or one snapshot, to a new volume in any pool.
 
@@ -44,10 +52,12 @@ def copy(
             "type": "copy",
             "name": name,
             "pool": pool,
+            "project": client.project,
             "volume_only": volume_only,
             "refresh": refresh,
         },
     }
+    client.project = target_project or client.project
     client.change("POST", f"/1.0/storage-pools/{quote(to_pool)}/volumes/custom", body)
     session.say("Storage volume copied successfully!")
 
@@ -56,11 +66,17 @@ def copy(
 @argument("source", "[<remote>:]<pool>/<volume>", shell_complete=names("storage-pools"))
 @argument("destination", "[<remote>:]<pool>/<volume>", shell_complete=names("storage-pools"))
 @option("--mode", default="pull", hidden=True, help="Accepted for compatibility")
+@option("--target-project", default="", metavar="NAME", help="Move to a project")
 @target_option()
-def move(session: Session, source: str, destination: str, mode: str) -> None:
+@target_option("--destination-target")
+def move(session: Session, source: str, destination: str, mode: str, target_project: str) -> None:
     """Move a storage volume with its snapshots to another pool, or rename it."""
     client, pool, name, to_pool, new = _places(session, source, destination)
-    body = {"name": new} if pool == to_pool else {"name": new, "pool": to_pool}
+    body = {"name": new}
+    if pool != to_pool or target_project:
+        body["pool"] = to_pool
+    if target_project:
+        body["project"] = target_project
     client.change("POST", path_of(pool, name), body)
     session.say("Storage volume moved successfully!")
 

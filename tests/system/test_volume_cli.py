@@ -85,6 +85,13 @@ def test_copies(volumes: Volumes) -> None:
     assert "description: a disk" in volumes("show", "default", "y")
     assert "total: 32.00MiB" in volumes("info", "default", "y")
     assert "<pool>/<volume>" in volumes.refused("copy", "v", "default/z")
+    for verb in ("copy", "move"):
+        refused = volumes.refused(verb, "default/y", "default/z", "--target-project=none")
+        assert "project" in refused.lower()
+        refused = volumes.refused(verb, "default/y", "default/z", "--destination-target=none")
+        assert "must be a cluster" in refused
+    shown = volumes.daemon.lxpy("storage", "show", "default", "--resources").stdout
+    assert "inodes:" in shown
 
 
 def test_attached_to_instances(volumes: Volumes, daemon: Daemon, launch: Launch) -> None:
