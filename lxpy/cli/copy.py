@@ -122,6 +122,13 @@ def _definition(client: Client, name: str, options: dict[str, Any]) -> Json:
 @argument("source", "[<remote>:]<instance>[/<snapshot>]", shell_complete=names("instances"))
 @argument("destination", "[<remote>:][<instance>[/<snapshot>]]")
 @flag("--instance-only", help="Move the instance without its snapshots")
+@flag("--live", help="Move a running instance with its memory to another server (--mode live)")
+@option(
+    "--mode",
+    type=click.Choice(["live", "restart", "auto"]),
+    default=None,
+    help="How a running instance gets to another server (default auto: live if it can be)",
+)
 @option("-s", "--storage", default="", metavar="POOL", help="Storage pool name")
 @option("--target-project", default="", metavar="NAME", help="Move to a project")
 @target_option()
@@ -130,16 +137,26 @@ def move(
     source: str,
     destination: str | None,
     instance_only: bool,
+    live: bool,
+    mode: str | None,
     storage: str,
     target_project: str,
 ) -> None:
-    """Rename an instance or snapshot, or move an instance to another pool or project.
+    """Rename an instance or snapshot, or move an instance to another server, pool or project.
 
     \b
     lxpy move <old name> <new name>
     lxpy move <instance> --storage <pool>
+    lxpy move <instance> <remote>: --live
     """
     client, name = session.server(source)
+    if destination and (other := session.server(destination))[0].path != client.path:
+        from lxpy.cli.migrate import AUTO, LIVE, Move
+
+        there = (other[0], other[1] or name)
+        task = Move(session, (client, name), there, pool=storage, instance_only=instance_only)
+        task.run(mode or (LIVE if live else AUTO))
+        return
     wanted = _same_server(session, client, destination) if destination else name
     if not (storage or target_project):
         if wanted == name:

@@ -64,6 +64,7 @@ from lxpy.services.live import Live
 from lxpy.services.locks import Locks
 from lxpy.services.logs import Logs
 from lxpy.services.lxcfs import Lxcfs
+from lxpy.services.memory import Memory
 from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
@@ -327,7 +328,10 @@ class Application:
             snapshot_mounts.routes(self.snapshot_mounts),
             images.routes(self.images, self._publish()),
             networks.routes(self.networks),
-            checkpoints.routes(Checks(self.store, self.runtime, self.criu)),
+            checkpoints.routes(
+                Checks(self.store, self.runtime, self.criu),
+                Memory(self.store, self.locks, self.checkpoints, self.power),
+            ),
             storage.routes(self.pools, self.volumes),
             profiles.routes(self.profiles),
             server.routes(self.server),

@@ -91,6 +91,11 @@ class Message:
                 return Message(value)
         return None
 
+    def messages(self, field: int) -> list[Message]:
+        """Return the messages that a field repeats."""
+        return [Message(value) for number, kind, value in self.fields
+                if number == field and isinstance(value, bytes)]  # fmt: skip
+
     def set(self, field: int, new: int | bytes) -> None:
         """Give a field that is there another value."""
         self.fields = [

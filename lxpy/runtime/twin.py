@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _UTS_NODENAME = 1
 _USERNS_MAPS = (1, 2)
-_EXTENT_OUTSIDE = 2
+_EXTENT_OUTSIDE, _EXTENT_COUNT = 2, 3
 _GROUPS_HIERARCHIES, _HIERARCHY_TOP = 2, 2
 _DIRECTORY_BELOW, _DIRECTORY_FILES, _DIRECTORY_OWNER, _FILE_OWNER = 2, 3, 4, 3
 _OWNER_IDS = (2, 3)
@@ -30,11 +30,14 @@ def adapt(
 ) -> None:
     """Make a dump that of the instance `name`.
 
-    `shift` is added to each id of the host, `hwaddrs` are the addresses of its interfaces by their
-    names inside. Their network addresses stay, as sockets are bound to them: they are for the
-    caller to take away before the processes go on. Raises OSError, ValueError.
+    `hostname` "" leaves that. `shift` is added to each id of the host, `hwaddrs` are the addresses
+    of its interfaces by their names inside. Their network addresses stay, as sockets are bound to
+    them: they are for the caller to take away before the processes go on.
+
+    Raises OSError, ValueError.
     """
-    _edit(directory, "utsns-*.img", lambda uts: uts.set(_UTS_NODENAME, hostname.encode()))
+    if hostname:
+        _edit(directory, "utsns-*.img", lambda uts: uts.set(_UTS_NODENAME, hostname.encode()))
     _edit(directory, "userns-*.img", lambda userns: _shift(userns, shift))
     _edit(directory, "cgroup.img", lambda tree: _shift_groups(tree, shift))
 
@@ -45,6 +48,19 @@ def adapt(
 
     _edit(directory, "netdev-*.img", readdress)
     _adapt_manifest(directory, name, shift)
+
+
+def ids(directory: str) -> tuple[int, int] | None:
+    """Return the first id of the host that a dump is mapped to, and how many there are.
+
+    None for one without a user namespace. Raises OSError, ValueError.
+    """
+    for path in glob.glob(f"{directory}/userns-*.img"):
+        for record in read_records(path)[1]:
+            extents = Message(record).messages(_USERNS_MAPS[0])
+            first = min(each.number(_EXTENT_OUTSIDE) for each in extents)
+            return first, sum(each.number(_EXTENT_COUNT) for each in extents)
+    return None
 
 
 def _edit(directory: str, pattern: str, change: Callable[[Message], None]) -> None:

@@ -1,19 +1,37 @@
-"""`/1.0/instances/NAME/checkpoint`: whether the memory of an instance can be saved."""
+"""`/1.0/instances/NAME/checkpoint` and `memory`: may it be saved; what was saved, as a stream."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from lxpy.daemon import http
+from lxpy.daemon.routes.backups import send, upload
 from lxpy.services.checks import Checks
+from lxpy.services.memory import Memory
 
 
-def routes(checks: Checks) -> list[web.RouteDef]:
+def routes(checks: Checks, memory: Memory) -> list[web.RouteDef]:
     """Return the routes."""
 
     async def check(request: web.Request) -> web.Response:
         name = http.segment(request, "name")
         return http.sync(await checks.check(http.project(request), name))
 
-    paths = ("/1.0/instances", "/1.0/containers")
-    return [web.get(f"{path}/{{name}}/checkpoint", check) for path in paths]
+    async def fetch(request: web.Request) -> web.StreamResponse:
+        name = http.segment(request, "name")
+        async with memory.sent(http.project(request), name) as chunks:
+            return await send(request, chunks)
+
+    async def put(request: web.Request) -> web.Response:
+        name = http.segment(request, "name")
+        await memory.take(http.project(request), name, upload(request))
+        return http.empty()
+
+    found = []
+    for path in ("/1.0/instances", "/1.0/containers"):
+        found += [
+            web.get(f"{path}/{{name}}/checkpoint", check),
+            web.get(f"{path}/{{name}}/memory", fetch),
+            web.put(f"{path}/{{name}}/memory", put),
+        ]
+    return found
