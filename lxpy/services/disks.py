@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -37,9 +38,18 @@ HOLDER = "instance/"
 _ISO_OPTIONS = "loop,ro,nosuid,nodev,mode=0555,dmode=0555"
 
 Options = Mapping[str, str]
-_Held = dict[tuple[str, ...], tuple[Pool, Volume]]
+_Key = tuple[str, ...]
 
 _log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Held:
+    """A volume that an instance holds, and whether it writes to it as a disk."""
+
+    pool: Pool
+    volume: Volume
+    writes: bool = False
 
 
 class Disks:
@@ -53,7 +63,7 @@ class Disks:
         self._pools = pools
         self._locks = locks
         self._mounts = mounts
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, dict[_Key, _Held]] = {}
 
     async def hold(
         self, holder: str, project: str, devices: Mapping[str, Options]
@@ -77,10 +87,15 @@ class Disks:
 
     async def settle(self, holder: str, project: str, devices: Mapping[str, Options]) -> None:
         """Let go of the volumes that none of the devices shows any more."""
-        named = filter(None, map(disk.volume, devices.values()))
-        kept = {custom(*each, project).key for each in named}
-        for key in [each for each in self._held.get(holder, ()) if each not in kept]:
-            await self._let_go(holder, key)
+        shown: dict[_Key, list[Options]] = {}
+        for given in devices.values():
+            if (named := disk.volume(given)) is not None:
+                shown.setdefault(custom(*named, project).key, []).append(given)
+        for key, held in list(self._held.get(holder, {}).items()):
+            if key not in shown:
+                await self._let_go(holder, key)
+            elif held.writes:
+                held.writes = not all(map(disk.is_readonly, shown[key]))
 
     async def release(self, holder: str) -> None:
         """Let go of all of them."""
@@ -150,12 +165,12 @@ class Disks:
         place, volume = place_of(row), stored(row)
         disk.check_content(device, given, row.content_type)
         pool = await self._pools.pool(place.pool)
-        if volume.content is ContentType.BLOCK and not disk.is_readonly(given):
-            self._check_alone(
-                pool, volume, holder, shared=is_true(row.config.get("security.shared"))
-            )
+        writes = volume.content is ContentType.BLOCK and not disk.is_readonly(given)
+        if writes and not is_true(row.config.get("security.shared")):
+            self._check_alone(place, holder)
         await self._pools.storage.hold(pool, volume, holder)
-        self._held.setdefault(holder, {})[place.key] = (pool, volume)
+        held = self._held.setdefault(holder, {}).setdefault(place.key, _Held(pool, volume))
+        held.writes = held.writes or writes
         if volume.content is ContentType.FILESYSTEM:
             rootfs = await self._pools.storage.rootfs(pool, volume)
             if not isinstance(rootfs, Plain):
@@ -170,20 +185,28 @@ class Disks:
         readonly = volume.content is ContentType.ISO or disk.is_readonly(given)
         return VolumeSource(node=await in_thread(_device, file, readonly=readonly))
 
-    def _check_alone(self, pool: Pool, volume: Volume, holder: str, *, shared: bool) -> None:
-        holders = self._pools.storage.holders(pool, volume)
-        others = [each for each in holders if each.startswith(HOLDER) and each != holder]
-        if others and not shared:
-            raise BadRequest(
-                f'Block volume "{volume.name}" is in use by {others[0].removeprefix(HOLDER)}: two '
-                "that write to one disk destroy what is on it; detach it there, set readonly=true "
-                "here, or set security.shared=true on the volume if they know of each other"
-            )
+    def writers(self, place: Place) -> list[str]:
+        """Return the unique names of the running instances that write to a disk."""
+        return [
+            holder.removeprefix(HOLDER)
+            for holder, held in self._held.items()
+            if place.key in held and held[place.key].writes
+        ]
 
-    async def _let_go(self, holder: str, key: tuple[str, ...]) -> None:
+    def _check_alone(self, place: Place, holder: str) -> None:
+        for other in self.writers(place):
+            if f"{HOLDER}{other}" != holder:
+                raise BadRequest(
+                    f'Block volume "{place.name}" is in use by {other}: two that write to one disk '
+                    "destroy what is on it; detach it there, set readonly=true here, or set "
+                    "security.shared=true on the volume if they know of each other"
+                )
+
+    async def _let_go(self, holder: str, key: _Key) -> None:
         """Let go of one volume; the last instance to do so takes its devices along."""
         async with self._locks.hold(*key):
-            pool, volume = self._held[holder][key]
+            held = self._held[holder][key]
+            pool, volume = held.pool, held.volume
             holders = self._pools.storage.holders(pool, volume)
             if not any(each.startswith(HOLDER) for each in holders - {holder}):
                 await self._remove_devices(pool, volume)

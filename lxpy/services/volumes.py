@@ -37,10 +37,12 @@ from lxpy.services.volume_places import (
     find,
     given,
     missing,
+    place_of,
     stored,
 )
 from lxpy.services.volume_users import VolumeUsers
 from lxpy.storage import ContentType, Pool, Volume, VolumeType
+from lxpy.units import is_true
 
 #: of a block volume that is given none
 _BLOCK_SIZE = "10GiB"
@@ -300,6 +302,12 @@ class Volumes:
         for key in ("security.shifted", "security.unmapped"):
             if config.get(key) != row.config.get(key):
                 self._users.check_at_rest(pool, stored(row), f'"{key}" cannot be changed')
+        writers = sorted(self._disks.writers(place_of(row)))
+        if len(writers) > 1 and not is_true(config.get("security.shared")):
+            raise BadRequest(
+                f'Volume "{row.name}" is written to by {", ".join(writers)}: detach it from all '
+                "but one of them before security.shared is unset"
+            )
         return self._complete(pool, content, config)
 
     def _tell(self, action: str, place: Place, context: Mapping[str, str] | None = None) -> None:

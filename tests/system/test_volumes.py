@@ -185,6 +185,28 @@ def test_a_block_volume(custom: Custom, daemon: Daemon, launch: Launch) -> None:
     assert custom.disk(name).stat().st_size == 96 << 20
 
 
+def test_who_writes_to_a_disk(custom: Custom, daemon: Daemon, launch: Launch) -> None:
+    """One at a time, beside any number of readers, unless it is shared on purpose."""
+    name, one, two = custom.make("block", size="32MiB"), launch(), launch()
+    custom.attach(name, one, "/dev/x", readonly="true")
+    custom.attach(name, two, "/dev/x")
+    with pytest.raises(ApiError, match=f"in use by {two}: two that write"):
+        custom.attach(name, one, "/dev/x")
+    custom.attach(name, two, "/dev/x", readonly="true")
+    custom.attach(name, one, "/dev/x")
+    daemon.restart()
+    with pytest.raises(ApiError, match=f"in use by {one}: two that write"):
+        custom.attach(name, two, "/dev/x")
+    daemon.api.patch(f"{VOLUMES}/{name}", {"config": {"security.shared": "true"}})
+    custom.attach(name, two, "/dev/x")
+    daemon.exec(one, "sh", "-c", "echo shared > /dev/x")
+    assert daemon.out(two, "head", "-n1", "/dev/x") == "shared"
+    with pytest.raises(ApiError, match="before security.shared is unset"):
+        daemon.api.put(f"{VOLUMES}/{name}", {"config": {"size": "32MiB"}})
+    daemon.delete(two)
+    daemon.api.put(f"{VOLUMES}/{name}", {"config": {"size": "32MiB"}})
+
+
 def test_devices_that_a_crash_has_left(custom: Custom, daemon: Daemon) -> None:
     name = custom.make("block", size="64MiB")
     daemon.kill()
