@@ -318,7 +318,7 @@ def _check_file(pool: Pool) -> None:
 
 def _remove_files(*files: Path) -> None:
     for file in files:
-        file.unlink(missing_ok=True)
+        disks.remove(file)
 
 
 def _make_mount_point(path: Path) -> None:
