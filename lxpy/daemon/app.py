@@ -182,6 +182,7 @@ class Application:
             self.db, shelf, store, locks, self.exports, registry,
             lifecycle,
         )  # fmt: skip
+        self.views.backups = self.backups.of
         self.instances.on_removed = self.backups.forget
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)

@@ -56,11 +56,13 @@ class Backups:
         self._exports = exports
         self._registry = registry
         self._lifecycle = lifecycle
+        self._having: set[int] = set()  # ids of instances: few have backups, lists ask for all
 
     async def start(self) -> None:
         """Bring rows and files to agree after a crash."""
         async with self._db.read() as session:
             rows = await queries.everything(session)
+        self._having = {row.instance_id for row in rows if row.instance_id is not None}
         known = {self._shelf.files.path(queries.owner_of(row), row.name): row for row in rows}
         for path in await self._shelf.files.sweep(known.keys()):
             _log.warning("the file of a backup is missing", path=str(path))
@@ -86,9 +88,16 @@ class Backups:
 
     async def forget(self, instance: Instance) -> None:
         """Remove the files of an instance whose row is gone, and theirs with it."""
+        self._having.discard(instance.id)
         await self._shelf.files.delete_all(_owner(instance))
 
     # Looking
+
+    async def of(self, instance: Instance) -> Sequence[api.Backup]:
+        """Return the backups of an instance, oldest first; no query where there are none."""
+        if instance.id not in self._having:
+            return ()
+        return [_shown(row) for row in await self._shelf.all_of(_owner(instance))]
 
     async def list(self, project: str, name: str) -> Sequence[api.Backup]:
         """Return the backups of an instance, oldest first. Raises NotFound."""
@@ -155,6 +164,7 @@ class Backups:
                 if _owner(self._store.get(project, name)) != owner:
                     raise NotFound("Instance not found: it was deleted while it was backed up")
                 await self._shelf.keep(owner, backup, file, expires_at, data)
+                self._having.add(owner.id)
         self._tell("created", project, name, backup)
 
     # Changing

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from lxpy.api import instances as api
+from lxpy.api.backups import Backup
 from lxpy.api.envelope import Status
 from lxpy.api.snapshots import NEVER, Making, Snapshot
 from lxpy.instances import model
@@ -29,6 +30,8 @@ class Views:
         self._runtime = runtime
         self._power = power
         self._networks = networks
+        #: returns the backups that are kept of an instance
+        self.backups: Callable[[Instance], Awaitable[Sequence[Backup]]] = _no_backups
 
     def status(self, instance: Instance) -> Status:
         """Return Running, Frozen or Stopped."""
@@ -41,11 +44,12 @@ class Views:
         return api.Instance(**self._fields(instance))
 
     async def full(self, instance: Instance) -> api.InstanceFull:
-        """Return an instance with its state and snapshots."""
+        """Return an instance with its state, snapshots and backups."""
         state = await self.state(instance)
         fields = self._fields(instance)
         snapshots = self.snapshots(instance) or None
-        return api.InstanceFull(**fields, state=state, snapshots=snapshots, backups=None)
+        backups = list(await self.backups(instance)) or None
+        return api.InstanceFull(**fields, state=state, snapshots=snapshots, backups=backups)
 
     async def fulls(self, instances: Sequence[Instance]) -> list[api.InstanceFull]:
         """Return many instances with their states."""
@@ -130,3 +134,7 @@ class Views:
             "last_used_at": instance.last_used_at or _NEVER,
             "project": instance.project,
         }
+
+
+async def _no_backups(_: Instance) -> Sequence[Backup]:
+    return ()

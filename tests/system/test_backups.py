@@ -80,6 +80,8 @@ def test_the_daemon_keeps_backups(daemon: Daemon, launch: Launch, tmp_path: Path
     assert done["resources"]["backups"] == ["/1.0/backups/backup0"]
     daemon.api.post(url, {"instance_only": True, "expires_at": "2020-01-01T00:00:00Z"})
     assert daemon.api.get(url) == [f"{url}/backup0", f"{url}/backup1"]
+    full = daemon.api.get(f"/1.0/instances/{name}?recursion=1")
+    assert [each["name"] for each in full["backups"]] == ["backup0", "backup1"]
     found = daemon.api.get(f"{url}/backup1")
     assert (found["instance_only"], found["expires_at"][:4]) == (True, "2020")
     daemon.api.post(f"{url}/backup0", {"name": "weekly"})
