@@ -54,6 +54,7 @@ class InstanceSource(Struct, kw_only=True):
     source: str = ""
     project: str = ""
     live: bool = False
+    lxpy_twin: bool = False
     instance_only: bool = False
     container_only: bool = False
     refresh: bool = False

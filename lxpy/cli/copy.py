@@ -54,7 +54,8 @@ def copy(session: Session, source: str, destination: str | None, **options: Any)
         "instance_only": options["instance_only"],
         "container_only": options["instance_only"],
         "refresh": options["refresh"],
-        "live": options["live"] or not options["stateless"] and bool(body.get("stateful")),
+        "live": not options["stateless"] and bool(body.get("stateful")),
+        "lxpy_twin": options["live"],
         "allow_inconsistent": options["allow_inconsistent"],
     }
     if options["target_project"]:

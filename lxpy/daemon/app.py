@@ -154,7 +154,7 @@ class Application:
         self.files = Files(store, locks, pools, runtime, lifecycle)
         self.snapshot_mounts = SnapshotMounts(directories.snapshot_mounts, store, locks, pools)
         self.starter.on_prepare = self.files.left
-        self.views = Views(store.snapshots, runtime, self.power, self.networks)
+        self.views = Views(store.snapshots, runtime, self.power, self.networks, pools)
         self.snapshot_files = SnapshotFiles(store, journal, pools, self.checkpoints)
         self.snapshots = Snapshots(
             store=store, locks=locks, files=self.snapshot_files, checkpoints=self.checkpoints,

@@ -153,9 +153,9 @@ class Creation:
             await self._images.ensure_on_pool(pool, fingerprint, operation.progress)
         elif wish.source.type == "copy":
             source = self._copies.source(base.project, wish.source)
-            runs = source.snapshot is None and self._power.is_running(source.instance)
-            live = wish.source.live and runs
-            await self._copy(instance, pool, source, operation, live=live)
+            # Not "live": lxc says that of each running instance, and wants a stopped copy.
+            twin = wish.source.lxpy_twin and source.snapshot is None
+            await self._copy(instance, pool, source, operation, twin=twin)
             self.tell_created(instance, pool)
             return
         async with self._journal.undoable(
@@ -183,14 +183,14 @@ class Creation:
         source: Source,
         operation: Operation,
         *,
-        live: bool = False,
+        twin: bool = False,
     ) -> None:
         """Make the instance's volume from that of another, which is frozen meanwhile if it runs.
 
-        A `live` copy has the memory of the other, and runs at once.
+        A `twin` has the memory of the other, and runs at once.
         """
         pause: Pause | Saving | None = self._copies.pause(source)
-        if live:
+        if twin:
             pause = self._twins.saving(source.instance, instance)
         async with self._journal.undoable(
             "create", instance.project, instance.name,
@@ -202,7 +202,7 @@ class Creation:
             except BaseException:
                 await self._twins.forget(instance)
                 raise
-        if live:
+        if twin:
             await self._begin_twin(source.instance, instance)
 
     async def _begin_twin(self, source: Instance, target: Instance) -> None:

@@ -10,12 +10,15 @@ from lxpy.api import instances as api
 from lxpy.api.backups import Backup
 from lxpy.api.envelope import Status
 from lxpy.api.snapshots import NEVER, Making, Snapshot
+from lxpy.errors import LxpyError
 from lxpy.instances import model
 from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime, StartFailed
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.snapshotstore import SnapshotStore
+from lxpy.services.starting import volume_of
+from lxpy.services.storage import Pools
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -24,12 +27,18 @@ class Views:
     """Renders instances; knows which run and which are frozen."""
 
     def __init__(
-        self, store: SnapshotStore, runtime: Runtime, power: Power, networks: Networks
+        self,
+        store: SnapshotStore,
+        runtime: Runtime,
+        power: Power,
+        networks: Networks,
+        pools: Pools,
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._power = power
         self._networks = networks
+        self._pools = pools
         #: returns the backups that are kept of an instance
         self.backups: Callable[[Instance], Awaitable[Sequence[Backup]]] = _no_backups
 
@@ -82,7 +91,10 @@ class Views:
         """Return what an instance does and uses now; zeros when it does not run."""
         status = self.status(instance)
         held = self._runtime.held(instance.unique_name)
-        stopped = api.InstanceState(status=Status.STOPPED.text, status_code=Status.STOPPED)
+        disk = await self._disk(instance)
+        stopped = api.InstanceState(
+            status=Status.STOPPED.text, status_code=Status.STOPPED, disk=disk
+        )
         if held is None:
             return stopped
         try:
@@ -93,6 +105,7 @@ class Views:
         return api.InstanceState(
             status=status.text,
             status_code=status,
+            disk=disk,
             memory=api.Memory(
                 usage=max(0, usage.memory_bytes),
                 usage_peak=max(0, usage.memory_peak_bytes),
@@ -104,6 +117,18 @@ class Views:
             processes=usage.processes,
             cpu=api.Cpu(usage=max(0, usage.cpu_ns)),
         )
+
+    async def _disk(self, instance: Instance) -> dict[str, dict[str, int]]:
+        """Return what the root disk takes, where its pool can tell quickly."""
+        name, device = instance.root_device
+        try:
+            pool = await self._pools.pool(device["pool"])
+            usage = await self._pools.storage.usage(pool, volume_of(instance))
+        except LxpyError:
+            return {}  # a pool that is away does not keep us from showing what we know
+        if usage is None:
+            return {}
+        return {name: {"usage": usage.used} | ({"total": usage.total} if usage.total else {})}
 
     def writable(self, instance: Instance) -> list[object]:
         """Return what the ETag of an instance stands for."""
