@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lxpy.errors import BadRequest, Failed, NotSupported
 from lxpy.programs import run
-from lxpy.storage import projects
+from lxpy.storage import files, projects
 from lxpy.storage.volume import Pool, Usage, Volume
 from lxpy.threads import in_thread
 
@@ -25,8 +25,10 @@ MOUNT = "disk"
 _SMALLEST_BYTES = 16 << 20
 #: the kernel shrinks no btrfs that is in use below this
 SMALLEST_SHRUNK_BYTES = 256 << 20
+_RESERVE = "reserve"
+_RESERVE_BYTES = 4 << 20
 # Below this, btrfs needs data and metadata in the same chunks.
-_MIXED_BYTES = 1 << 30
+_MIXED_BYTES = 8 << 30
 
 
 async def kind(pool: Pool) -> str:
@@ -85,6 +87,23 @@ async def mount(directory: Path) -> None:
     await run("mount", "-t", "btrfs", "-o", options, str(directory / IMAGE), str(target))
 
 
+def keep_reserve(directory: Path) -> None:
+    """Put some room of a mounted disk aside, or use it where the guest has taken all the rest.
+
+    An overlay on a full disk takes no writes at all, not even those that would make room: mounting
+    it makes a directory.
+    """
+    reserve = directory / MOUNT / _RESERVE
+    free = os.statvfs(directory / MOUNT)
+    room = free.f_bavail * free.f_frsize
+    if room < _RESERVE_BYTES:
+        reserve.unlink(missing_ok=True)
+        files.syncfs(directory / MOUNT)
+    elif room > 4 * _RESERVE_BYTES and not reserve.exists():
+        with reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+
+
 async def unmount(directory: Path) -> None:
     """Unmount the disk of a directory, and with it its loop device; may be repeated."""
     target = directory / MOUNT
@@ -140,6 +159,12 @@ def usage(directory: Path) -> Usage:
     found = os.statvfs(directory / MOUNT)
     used = (found.f_blocks - found.f_bfree) * found.f_frsize
     return Usage(used, found.f_blocks * found.f_frsize)
+
+
+def taken(directory: Path) -> Usage:
+    """Return what a disk takes of the file system that it lies on, and may take."""
+    found = (directory / IMAGE).stat()
+    return Usage(found.st_blocks * 512, found.st_size)
 
 
 async def _tell_loop(image: Path) -> None:

@@ -332,6 +332,7 @@ class Stacked:
             return
         if await in_thread(quotas.has_disk, head):
             await quotas.mount(head)
+            await in_thread(quotas.keep_reserve, head)
         await in_thread(lambda: _make_directory(quotas.inside(head) / "work"))
         self.in_use.add(self.place(volume))
 
@@ -351,14 +352,16 @@ class Stacked:
         return Layers(tuple(str(chains.tree_of(each)) for each in (head, *below)), None)
 
     async def usage(self, volume: Volume) -> Usage | None:
-        """Return what a volume with a size has written."""
+        """Return what a volume with a size has written; at rest, what its disk takes."""
+        if not volume.size_bytes or volume.snapshot:
+            return None
         head = await in_thread(self._head, volume)
-        if await in_thread(quotas.has_disk, head):
-            async with quotas.mounted(head, already=self.place(volume) in self.in_use):
-                return await in_thread(quotas.usage, head)
-        if volume.size_bytes and await quotas.kind(self.pool) == "project":
-            return await in_thread(projects.usage, head)
-        return None
+        if not await in_thread(quotas.has_disk, head):
+            is_held = await quotas.kind(self.pool) == "project"
+            return await in_thread(projects.usage, head) if is_held else None
+        if self.place(volume) in self.in_use:
+            return await in_thread(quotas.usage, head)
+        return await in_thread(quotas.taken, head)
 
     async def image_of(self, volume: Volume) -> str | None:
         """Return the image at the bottom of the stack."""
@@ -395,6 +398,8 @@ def _make_upper(layer: Path, lower: Path) -> None:
     os.mkdir(directory / "upper", 0o700)
     # The top directory of an overlay is the upper's own.
     files.copy_attributes(lower, directory / "upper")
+    found = os.lstat(lower)
+    os.utime(directory / "upper", ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _is_untouched(head: Path) -> bool:
