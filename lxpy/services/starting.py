@@ -85,6 +85,7 @@ class Starter:
         volume = volume_of(instance)
         await self._pools.storage.hold(pool, volume, holder(instance))
         rootfs = await self._pools.storage.rootfs(pool, volume)
+        await self._pools.storage.check_writable(pool, rootfs)
         plan = devices.plan(
             instance.config,
             instance.expanded_devices,

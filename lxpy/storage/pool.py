@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from lxpy.errors import Failed
 from lxpy.storage import keys, transfer
 from lxpy.storage.drivers import DRIVERS, Driver, Info
 from lxpy.storage.drivers.base import Quiet, Unpack, quiet_already
+from lxpy.storage.drivers.layout import full_told, read_only
 from lxpy.storage.holders import Holders
 from lxpy.storage.volume import (
+    Plain,
     Pool,
     Resources,
     Rootfs,
@@ -25,6 +28,7 @@ from lxpy.storage.volume import (
     VolumeType,
     check_fingerprint,
 )
+from lxpy.threads import in_thread
 
 
 class StoragePools:
@@ -129,11 +133,15 @@ class StoragePools:
 
     async def create_volume(self, pool: Pool, volume: Volume, image: str | None = None) -> None:
         """Make a volume on top of an image that `ensure_image` has unpacked, or an empty one."""
-        await self._of(pool).create_volume(pool, _sized(pool, volume), image)
+        with full_told(pool):
+            await self._of(pool).create_volume(pool, _sized(pool, volume), image)
 
-    def filling(self, pool: Pool, volume: Volume) -> AbstractAsyncContextManager[Path]:
+    @asynccontextmanager
+    async def filling(self, pool: Pool, volume: Volume) -> AsyncIterator[Path]:
         """Make a volume or snapshot whose content the block writes (see `Driver.filling`)."""
-        return self._of(pool).filling(pool, _sized(pool, volume))
+        with full_told(pool):
+            async with self._of(pool).filling(pool, _sized(pool, volume)) as directory:
+                yield directory
 
     async def copy(
         self,
@@ -150,7 +158,8 @@ class StoragePools:
         target = _sized(to_pool, target)
         if pool.driver == to_pool.driver:
             async with self._holders.still(pool, source.whole):
-                await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
+                with full_told(to_pool):
+                    await self._of(pool).copy_volume(pool, source, to_pool, target, quiet)
             return
         async with (
             self.at_rest(pool, source, quiet) as still,
@@ -163,18 +172,21 @@ class StoragePools:
         """Rename a volume that is not in use with its snapshots, or one snapshot."""
         new = volume.at(new_name) if volume.snapshot else replace(volume, name=new_name)
         async with self._holders.still(pool, volume.whole):
-            await self._of(pool).rename_volume(pool, volume, new)
+            with full_told(pool):
+                await self._of(pool).rename_volume(pool, volume, new)
 
     async def delete_volume(self, pool: Pool, volume: Volume) -> None:
         """Remove a volume with its snapshots, or one snapshot; what does not exist is none."""
         async with self._holders.still(pool, volume.whole):
-            await self._of(pool).delete_volume(pool, volume)
+            with full_told(pool):
+                await self._of(pool).delete_volume(pool, volume)
 
     async def resize(self, pool: Pool, volume: Volume, size_bytes: int | None) -> None:
         """Give a volume another quota (see `Driver.resize_volume`)."""
         size_bytes = size_bytes or _sized(pool, volume.without_size).size_bytes
         async with self._holders.still(pool, volume):
-            await self._of(pool).resize_volume(pool, volume, size_bytes)
+            with full_told(pool):
+                await self._of(pool).resize_volume(pool, volume, size_bytes)
 
     async def usage(self, pool: Pool, volume: Volume) -> Usage | None:
         """Return what a volume takes, or None where the pool cannot tell quickly."""
@@ -183,12 +195,14 @@ class StoragePools:
     async def snapshot(self, pool: Pool, snapshot: Volume, quiet: Quiet = quiet_already) -> None:
         """Make a snapshot of a volume as it is within `quiet`. Raises NotFound, Conflict."""
         async with self._holders.still(pool, snapshot.whole):
-            await self._of(pool).snapshot_volume(pool, snapshot, quiet)
+            with full_told(pool):
+                await self._of(pool).snapshot_volume(pool, snapshot, quiet)
 
     async def restore(self, pool: Pool, volume: Volume, snapshot: str) -> None:
         """Make a volume that is not in use what its snapshot is. Raises NotFound."""
         async with self._holders.still(pool, volume):
-            await self._of(pool).restore_volume(pool, _sized(pool, volume), snapshot)
+            with full_told(pool):
+                await self._of(pool).restore_volume(pool, _sized(pool, volume), snapshot)
 
     async def snapshots(self, pool: Pool, volume: Volume) -> list[str]:
         """Return the names of a volume's snapshots as they lie on the pool."""
@@ -255,6 +269,12 @@ class StoragePools:
     async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
         """Say where the files of a held volume or snapshot are. Raises NotFound."""
         return await self._of(pool).rootfs(pool, volume)
+
+    async def check_writable(self, pool: Pool, rootfs: Rootfs) -> None:
+        """Raise Unavailable when the files of a held volume can only be read, as a disk is ill."""
+        path = rootfs.path if isinstance(rootfs, Plain) else rootfs.root
+        if path is not None and (await in_thread(os.statvfs, path)).f_flag & os.ST_RDONLY:
+            raise read_only(pool)
 
     async def disk(self, pool: Pool, volume: Volume) -> Path:
         """Return the file or device of a held block volume. Raises NotFound."""

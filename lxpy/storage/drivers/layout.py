@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lxpy import doctor
-from lxpy.errors import BadRequest, Conflict, Failed, NotFound
+from lxpy.errors import BadRequest, Conflict, Failed, NotFound, Unavailable
 from lxpy.storage import files
 from lxpy.storage.trash import Trash
 from lxpy.storage.volume import Pool, Volume, VolumeType, check_fingerprint
@@ -31,12 +31,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def full_told(pool: Pool) -> Iterator[None]:
-    """Say in a pool's words that it is full, or that a guest's files cannot be copied to it."""
+    """Say in a pool's words that it is full or read-only, or a guest's files do not fit on it."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise full(pool) from error
+        if error.errno == errno.EROFS:
+            raise read_only(pool) from error
         if error.errno == errno.ENAMETOOLONG:
             raise Failed(
                 f'The files cannot be copied to storage pool "{pool.name}": there is a path of '
@@ -60,6 +62,14 @@ def told(pool: Pool) -> Iterator[None]:
 def full(pool: Pool) -> Failed:
     """Return the error of a pool without room."""
     return Failed(f'No space left in storage pool "{pool.name}": free some at {pool.path}')
+
+
+def read_only(pool: Pool) -> Unavailable:
+    """Return the error of a pool that cannot be written."""
+    return Unavailable(
+        f'Storage pool "{pool.name}" at {pool.path} is read-only: see dmesg for what is wrong with '
+        "its disk, and mount it writable again"
+    )
 
 
 def missing(pool: Pool) -> Failed:
