@@ -16,6 +16,7 @@ from lxpy.instances.model import Instance, Snapshot, snapshot_of
 from lxpy.runtime.container import Runtime
 from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.criu import Criu
+from lxpy.services.directories import Directories
 from lxpy.services.journal import Journal
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.storage import Pools
@@ -73,7 +74,7 @@ class Here:
         self.disk = Disk()
         self.store = InstanceStore(db)
         self.journal = Journal(db)
-        checkpoints = Checkpoints(states, cast(Runtime, None), cast(Criu, None))
+        checkpoints = Checkpoints(Directories(states), cast(Runtime, None), cast(Criu, None))
         self.files = SnapshotFiles(self.store, self.journal, cast(Pools, self.disk), checkpoints)
 
     async def instance(self, name: str = "c1") -> Instance:
