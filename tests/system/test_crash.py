@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def killed_in_the_middle(daemon: Daemon, action: Callable[[], None], after_s: fl
     def attempt() -> None:
         try:
             action()
-        except (ApiError, OSError, ValueError):
+        except (ApiError, OSError, ValueError, HTTPException):
             return  # its end is what is tested
 
     client = threading.Thread(target=attempt)

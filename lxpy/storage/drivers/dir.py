@@ -211,12 +211,14 @@ class DirDriver:
 
         def rename() -> None:
             old, new = layout.volume_path(pool, volume), layout.volume_path(pool, target)
-            if new.exists():
+            if new.exists() and old.exists():
                 raise layout.taken(new)
             if not volume.snapshot:
                 before = layout.snapshots_path(pool, volume)
-                if before.is_dir():
+                if before.is_dir() and (old.exists() or new.exists()):
                     layout.rename(before, layout.snapshots_path(pool, target))
+                    if new.exists():
+                        return  # a crash had come between the two, the other way round
             layout.rename(old, new)
 
         await in_thread(rename)

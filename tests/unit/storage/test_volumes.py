@@ -106,6 +106,21 @@ async def test_rename(storage: StoragePools, pool: Pool) -> None:
         await storage.rename(pool, Volume("c1"), "c3")
 
 
+@pytest.mark.parametrize("done", ["volume", "snapshots"])
+async def test_a_rename_cut_in_two_is_taken_back(
+    storage: StoragePools, pool: Pool, done: str
+) -> None:
+    """A crash comes between the two directories that have to be renamed."""
+    await storage.create_volume(pool, Volume("old"))
+    (pool.path / "containers-snapshots/old/s0").mkdir(parents=True)
+    area = "containers" if done == "volume" else "containers-snapshots"
+    (pool.path / area / "old").rename(pool.path / area / "new")
+    await storage.rename(pool, Volume("new"), "old")
+    assert entries(pool) == ["old"]
+    assert await storage.snapshots(pool, Volume("old")) == ["s0"]
+    assert await storage.snapshots(pool, Volume("new")) == []
+
+
 async def test_deletion_is_repeatable(storage: StoragePools, pool: Pool) -> None:
     await storage.create_volume(pool, Volume("c1"))
     for _ in range(2):
