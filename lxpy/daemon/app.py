@@ -183,6 +183,7 @@ class Application:
             lifecycle,
         )  # fmt: skip
         self.views.backups = self.backups.of
+        self.minutely.add(self.backups.prune)
         self.instances.on_removed = self.backups.forget
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
@@ -397,7 +398,6 @@ class Application:
         self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
         self._spawn(self.images.maintain())
-        self._spawn(self.backups.maintain())
 
     def host_goes_down(self) -> None:
         """Stop instances as each wants it, then everything (SIGPWR)."""

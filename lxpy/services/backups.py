@@ -5,7 +5,6 @@ Source: LXD docs, "REST API", "Instances", "backups".
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -30,8 +29,6 @@ from lxpy.services.locks import Locks
 from lxpy.services.shelf import Shelf
 from lxpy.services.store import InstanceStore
 from lxpy.services.targets import place_of
-
-_EXPIRY_S = 60.0
 
 _log = structlog.get_logger()
 
@@ -59,27 +56,21 @@ class Backups:
         self._having: set[int] = set()  # ids of instances: few have backups, lists ask for all
 
     async def start(self) -> None:
-        """Bring rows and files to agree after a crash."""
+        """Bring rows and files to agree after a crash; what cannot be now, the next start does."""
         async with self._db.read() as session:
             rows = await queries.everything(session)
         self._having = {row.instance_id for row in rows if row.instance_id is not None}
         known = {self._shelf.files.path(queries.owner_of(row), row.name): row for row in rows}
-        for path in await self._shelf.files.sweep(known.keys()):
-            _log.warning("the file of a backup is missing", path=str(path))
-            async with self._db.write(frees=True) as session:
-                await queries.remove(session, queries.owner_of(known[path]), known[path].name)
+        try:
+            for path in await self._shelf.files.sweep(known.keys()):
+                _log.warning("the file of a backup is missing", path=str(path))
+                await self._shelf.remove(queries.owner_of(known[path]), known[path].name)
+            await self.prune()
+        except LxpyError as error:
+            _log.warning("backups not tidied up", error=str(error))
 
-    async def maintain(self) -> None:
-        """Delete backups whose time is over, for ever."""
-        while True:
-            try:
-                await self.prune()
-            except LxpyError as error:
-                _log.warning("expired backups not deleted", error=str(error))
-            await asyncio.sleep(_EXPIRY_S)
-
-    async def prune(self) -> None:
-        """Delete backups whose time is over."""
+    async def prune(self, _: datetime | None = None) -> None:
+        """Delete backups whose time is over: at start, and once a minute."""
         async with self._db.read() as session:
             rows = await queries.expired(session)
         for row in rows:
