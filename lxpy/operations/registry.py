@@ -92,6 +92,15 @@ class Operation:
             return False
         return True
 
+    async def attend(self) -> None:
+        """Wait for the end; a caller that is cancelled takes the work along."""
+        try:
+            await self.wait()
+        except BaseException:
+            self.abort()
+            await self.wait()
+            raise
+
     def cancel(self) -> None:
         """Ask the work to stop. Raises BadRequest when it cannot be cancelled, or is over."""
         if self.status.is_final:

@@ -92,12 +92,7 @@ class Imports:
                 resources={"instances": [f"/1.0/instances/{name}"]},
                 cancellable=True,
             )
-            try:
-                await operation.wait()
-            except BaseException:
-                operation.abort()
-                await operation.wait()
-                raise
+            await operation.attend()
         return operation
 
     async def _import(

@@ -109,12 +109,7 @@ class VolumeImports:
                 resources={"storage_volumes": [place.path]},
                 cancellable=True,
             )
-            try:
-                await operation.wait()
-            except BaseException:
-                operation.abort()
-                await operation.wait()
-                raise
+            await operation.attend()
         return operation
 
     async def _import(

@@ -39,6 +39,27 @@ async def test_the_life_of_an_operation() -> None:
     assert registry.get(begun.id) is begun
 
 
+async def test_work_goes_with_whoever_attends() -> None:
+    registry = Registry(Bus())
+    ended = False
+
+    async def work(_: Operation) -> None:
+        nonlocal ended
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended = True
+
+    operation = registry.spawn("Doing", work)
+    attending = asyncio.create_task(operation.attend())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    attending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attending
+    assert ended and operation.status is Status.CANCELLED
+
+
 async def test_failure_is_told() -> None:
     registry = Registry(Bus())
 
