@@ -218,6 +218,16 @@ class Group:
         """Return the cgroup's id, which no later group will have."""
         return os.stat(self.v2).st_ino
 
+    def pids(self) -> list[int]:
+        """Return its processes, those of the groups below included."""
+        found = []
+        for path, _, _ in os.walk(self.v2):
+            try:
+                found += [int(line) for line in read(f"{path}/cgroup.procs").split()]
+            except OSError:
+                continue  # a group that has gone
+        return found
+
     def open_exec(self) -> int:
         """Open the group of executed commands."""
         return os.open(f"{self.v2}/p/.lxc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

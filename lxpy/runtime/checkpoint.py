@@ -11,7 +11,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from lxpy.errors import Failed, NotSupported
 from lxpy.runtime import criu, criu_images
 from lxpy.runtime.cgroups import Group
 from lxpy.runtime.criu import MANIFEST
+from lxpy.runtime.fs import Confined
 from lxpy.runtime.steps.devices import STANDARD
 
 _VERSION = 1
@@ -33,18 +36,22 @@ _HOOK = """#!/bin/sh
 cd "$CRTOOLS_IMAGE_DIR" && echo dumped >ask && [ "$(timeout 120 cat answer)" = go ]
 """
 _NODES = frozenset(f"/dev/{name}" for name, *_ in STANDARD)
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # as mountinfo writes blanks
+_STANDARD = frozenset(os.makedev(major, minor) for _, major, minor, _ in STANDARD)
 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A mount that comes from the host: CRIU's key for it, what it is, where it is inside.
+    """A mount that comes from the host: CRIU's key for it, what it is, where it is to be.
 
-    `kind` is "node", "console", "lxcfs", "api" or "disk".
+    `kind` is "node", "device", "console", "lxcfs", "api" or "disk"; `place` is where it is: the
+    target of a disk may lead over links.
     """
 
     key: str
     kind: str
     target: str
+    place: str
 
 
 class Dump:
@@ -76,6 +83,7 @@ class Dump:
         self._disks = disks
         self._keeps_running = keeps_running
         self._process: asyncio.subprocess.Process | None = None
+        self._externals: list[External] = []
         self._manifest: dict[str, object] = {}
 
     async def __aenter__(self) -> Dump:
@@ -125,15 +133,13 @@ class Dump:
         hook = self._directory / "hook"
         hook.write_text(_HOOK)
         hook.chmod(0o700)
+        self._externals = externals(self._pid, self._name, self._disks)
         console = os.stat(f"/proc/{self._pid}/root/dev/console")
         self._manifest = {
             "version": _VERSION,
             "name": self._name,
             "tty": f"{console.st_rdev:x}:{console.st_dev:x}",
-            "externals": [
-                [each.key, each.kind, each.target]
-                for each in externals(self._pid, self._name, self._disks)
-            ],
+            "externals": [[each.key, each.kind, each.target] for each in self._externals],
             "cgroups": groups(self._group),
             "kernel": os.uname().release,
         }
@@ -152,8 +158,8 @@ class Dump:
             *criu.cgroup_roots(f"/{self._group.path}"),
             *(["--leave-running"] if self._keeps_running else []),
         ]  # fmt: skip
-        for key, _, target in self._manifest["externals"]:  # type: ignore[attr-defined]
-            options += ["--external", f"mnt[{target}]:{key}"]
+        for each in self._externals:
+            options += ["--external", f"mnt[{each.place}]:{each.key}"]
         options += ["--external", f"tty[{self._manifest['tty']}]"]
         # Its own log says all; a session of its own, as a daemon that ends must not take it along.
         self._process = await asyncio.create_subprocess_exec(
@@ -257,34 +263,61 @@ def externals(pid: int, name: str, disks: frozenset[str]) -> list[External]:
     Raises NotSupported for one that a restore could not find again.
     """
     found = []
+    targets = _places(pid, disks)
     with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for number, line in enumerate(file):
             before, _, after = line.partition(" - ")
             _, _, _, root, raw = before.split(" ")[:5]
-            target = raw.encode("latin-1", "replace").decode("unicode_escape")
-            kind = _kind(after.split(" ")[0], root, target, disks)
+            place = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), raw)
+            if place in targets:
+                found.append(External(f"m{number}", "disk", targets[place], place))
+                continue
+            kind = _kind(after.split(" ")[0], root, place) or _device(pid, root, place)
             if kind == "cgroup":
                 raise NotSupported(
                     f"The memory of {name} cannot be saved: its init uses control groups of "
                     "version 1"
                 )
             if kind:
-                found.append(External(f"m{number}", kind, target))
+                found.append(External(f"m{number}", kind, place, place))
     return found
 
 
-def _kind(file_system: str, root: str, target: str, disks: frozenset[str]) -> str:
+def _places(pid: int, disks: frozenset[str]) -> dict[str, str]:
+    """Return the targets of disks by where they are, links followed."""
+    root = Confined.at(f"/proc/{pid}/root")
+    places = {}
+    try:
+        for disk in disks:
+            with contextlib.suppress(OSError):  # one that was not there to be mounted
+                places[root.real_path(disk)] = disk
+    finally:
+        root.close()
+    return places
+
+
+def _kind(file_system: str, root: str, target: str) -> str:
     if file_system == "cgroup":
         return "cgroup"
     if file_system == "fuse.lxcfs":
         return "lxcfs"
-    if target in disks:
-        return "disk"
     if target == "/dev/lxd":
         return "api"
     if target == "/dev/console":
         return "console"
     return "node" if target in _NODES and root != "/" else ""
+
+
+def _device(pid: int, root: str, target: str) -> str:
+    """Tell whether a mount shows a device of the host's, as restores mount them."""
+    if root == "/" or not target.startswith("/dev/"):
+        return ""
+    try:
+        status = os.stat(f"/proc/{pid}/root{target}", follow_symlinks=False)
+    except OSError:
+        return ""
+    is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+    return "device" if is_device and status.st_rdev not in _STANDARD else ""
 
 
 def groups(group: Group) -> list[list[object]]:

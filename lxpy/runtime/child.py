@@ -108,7 +108,7 @@ def start(plan: Plan, report: Report) -> None:
         owner = identity.outside(spec["idmap"], "u", node["uid"])
         group = identity.outside(spec["idmap"], "g", node["gid"])
         devices.make_node(dev, node, owner, group)
-    _bind_notify(plan, dev)
+    bind_notify(plan, dev)
     os.close(dev)
     if seen.systemd and spec["live"]:
         report.begin("/run")
@@ -151,7 +151,7 @@ def _prepare_disks(plan: Plan, report: Report) -> list[tuple[int, Disk]]:
     return prepared
 
 
-def _bind_notify(plan: Plan, dev: int) -> None:
+def bind_notify(plan: Plan, dev: int) -> None:
     """Bind the socket, made by the supervisor, at which PID 1 tells that it is ready."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, plan.notify)
     name = f"/proc/self/fd/{dev}/{identity.NOTIFY_PATH.removeprefix('/dev/')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from lxpy.kernel import mounts, namespaces, processes
@@ -28,9 +29,19 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
     container = supervisor.held(message)
     action = message["action"]
     if action == "add-node":
-        _with_dev(container, lambda dev: _add_node(container, dev, message["node"]))
-        _allow(supervisor, container, [*container.devices, _device(message["node"])])
-        return {}
+        node = message["node"]
+        try:
+            _with_dev(container, lambda dev: _add_node(container, dev, node))
+            answer: Message | None = {}
+        except OSError as error:
+            # A /dev that a restore has mounted belongs to the user namespace.
+            if error.errno != errno.EOVERFLOW:
+                raise
+            step = f"device {node['path']}"
+            _Helper(supervisor, message["id"], step, lambda: _bind_node(container, node))
+            answer = None
+        _allow(supervisor, container, [*container.devices, _device(node)])
+        return answer
     if action == "remove-node":
         gone = _device(message["node"])
         _allow(supervisor, container, [each for each in container.devices if each != gone])
@@ -74,9 +85,27 @@ def _allow(supervisor: Supervisor, container: Container, allowed: list[Device]) 
 
 
 def _add_node(container: Container, dev: int, node: Node) -> None:
+    devices.make_node(dev, node, *_owner(container, node))
+
+
+def _owner(container: Container, node: Node) -> tuple[int, int]:
     uid = identity.outside(container.idmap, "u", node["uid"])
-    gid = identity.outside(container.idmap, "g", node["gid"])
-    devices.make_node(dev, node, uid, gid)
+    return uid, identity.outside(container.idmap, "g", node["gid"])
+
+
+def _bind_node(container: Container, node: Node) -> None:
+    """Show a node that lies in a tmpfs of the host's: as a helper, which ends with it."""
+    processes.protect()
+    mounts.make_private()
+    dev = Confined.at(f"/proc/{container.pid}/root").plain_directory("dev")
+    store = mounts.make("tmpfs", {"size": "64k", "mode": "0700"}, mounts.NOSUID)
+    mounts.attach(store, "nodes", path="/proc")  # a path of ours, in this mount namespace
+    devices.store_node(node, "/proc/node", *_owner(container, node))
+    tree = mounts.clone_tree("/proc/node")
+    namespaces.join(container.pidfd, namespaces.NEWNS, "mount namespace")
+    uid = identity.outside(container.idmap, "u", 0)
+    gid = identity.outside(container.idmap, "g", 0)
+    devices.bind_node(dev, node["path"], tree, uid, gid)
 
 
 class _Helper:

@@ -64,6 +64,7 @@ class Start:
         self.steps: list[list[Any]] = []
         self.failure: StepFailed | None = None
         self._executing = False
+        self.stage_pid = 0
         self._stage_pidfd = -1
         self._report: _socket.socket | None = None
 
@@ -95,7 +96,7 @@ class Start:
             finally:
                 os.close(payload)
         except (OSError, ValueError) as error:
-            self._discard()
+            self.discard()
             raise StepFailed(step, phases.explain(error), getattr(error, "errno", None)) from error
 
     def make_group(self, uid: int, gid: int) -> int:
@@ -122,6 +123,7 @@ class Start:
         if pid == 0:
             self.run_child(plan)
         theirs.close()
+        self.stage_pid = pid
         self._stage_pidfd = pidfd
         self._report = ours
         ours.setblocking(False)
@@ -207,7 +209,7 @@ class Start:
             self.supervisor.started(self)
             return
         failure = self.failure or StepFailed("start", "the process ended without a word")
-        self._discard()
+        self.discard()
         self.supervisor.start_failed(self, failure)
 
     def _close_report(self) -> None:
@@ -216,7 +218,7 @@ class Start:
             self._report.close()
             self._report = None
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
         """Undo everything. The stage may still live: the cgroup's end takes it along."""
         self.group.kill()
         container = self.container

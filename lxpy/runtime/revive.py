@@ -6,17 +6,19 @@ so becomes the parent of the restored init.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import stat
 
-from lxpy.kernel import mounts, processes
+from lxpy.kernel import mounts, namespaces, processes
 from lxpy.runtime import child, criu
 from lxpy.runtime.cgroups import DELEGATED, write
+from lxpy.runtime.fs import Confined
 from lxpy.runtime.launch import Start
 from lxpy.runtime.phases import Report
-from lxpy.runtime.steps import confine, devices
+from lxpy.runtime.steps import confine, devices, identity
 from lxpy.runtime.steps import mounts as mount_steps
 
 TYPE_CHECKING = False
@@ -64,6 +66,17 @@ class Restore(Start):
         """Be the child."""
         child.run(plan, lambda plan, report: _stage(plan, report, self._dump))
 
+    def discard(self) -> None:
+        """Undo everything; collect CRIU and what it has restored, which come to us as orphans."""
+        orphans = []
+        for pid in self.group.pids():
+            if pid not in (self.stage_pid, self.container.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    orphans.append(os.pidfd_open(pid))
+        super().discard()
+        for pidfd in orphans:
+            self.supervisor.reap_orphan(pidfd)
+
 
 def _stage(plan: Plan, report: Report, dump: dict[str, Any]) -> None:
     spec = plan.spec
@@ -96,6 +109,48 @@ def _make_nodes(plan: Plan) -> None:
         path = f"{_NODES}/{name.rpartition('/')[2]}"
         os.mknod(path, mode | stat.S_IFCHR, os.makedev(major, minor))
         os.chown(path, plan.uid, plan.gid)
+    for index, node in enumerate(plan.spec["nodes"]):
+        uid = identity.outside(plan.spec["idmap"], "u", node["uid"])
+        gid = identity.outside(plan.spec["idmap"], "g", node["gid"])
+        devices.store_node(node, _node(index), uid, gid)
+
+
+def _node(index: int) -> str:
+    """Return where in the scratch directory the device of that number is."""
+    return f"{_NODES}/device{index}"
+
+
+def _fill_dev(plan: Plan, init: int, dump: dict[str, Any]) -> None:
+    """Put into the restored /dev what no dump holds: the notify socket, nodes of devices.
+
+    Those that are mounts of their own, as a restore before has made them, CRIU has mounted.
+    """
+    restored = {target for _, _, target in dump["externals"]}
+    nodes = [
+        (node["path"], mounts.clone_tree(_node(index)))
+        for index, node in enumerate(plan.spec["nodes"])
+        if node["path"] not in restored
+    ]
+    root = Confined.at(f"/proc/{init}/root")
+    dev = root.plain_directory("dev")
+    root.close()
+    with processes.file_owner(plan.uid, plan.gid):
+        child.bind_notify(plan, dev)
+    if nodes:
+        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        scratch = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        theirs = os.open(f"/proc/{init}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        namespaces.join(theirs, namespaces.NEWNS, "mount namespace")
+        for path, tree in nodes:
+            with contextlib.suppress(FileNotFoundError):
+                devices.remove_node(dev, path)
+            devices.bind_node(dev, path, tree, plan.uid, plan.gid)
+            os.close(tree)
+        namespaces.join(own, namespaces.NEWNS, "mount namespace")
+        os.fchdir(scratch)
+        for each in (own, scratch, theirs):
+            os.close(each)
+    os.close(dev)
 
 
 def _restore(plan: Plan, report: Report, dump: dict[str, Any]) -> None:
@@ -110,12 +165,16 @@ def _restore(plan: Plan, report: Report, dump: dict[str, Any]) -> None:
         os.unlink(pidfile)
     os.set_inheritable(plan.slave, True)
     ask = os.open("ask", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    command = _command(plan, dump)
     pid, pidfd = processes.fork()
     if pid == 0:
-        _execute(dump["program"], _command(plan, dump), f"{images}/output.log")
+        _execute(dump["program"], command, f"{images}/output.log")
     if not _first(ask, pidfd):
+        os.waitpid(pid, 0)
         raise ValueError(criu.cause(f"{images}/{criu.RESTORE_LOG}"))
     init = int(os.read(ask, 64))
+    report.begin("restored /dev")
+    _fill_dev(plan, init, dump)
     report.say(pid=init, legacy=False, steps=report.steps)
     report.steps = []
     report.begin("network")
@@ -164,14 +223,18 @@ def _command(plan: Plan, dump: dict[str, Any]) -> list[str]:
         *criu.cgroup_roots(f"/{plan.group.path}"),
         "--inherit-fd", f"fd[{plan.slave}]:tty[{dump['tty']}]",
     ]  # fmt: skip
-    targets = {disk["target"]: index for index, disk in enumerate(plan.spec["disks"])}
+    known = {disk["target"]: mount_steps.place(n) for n, disk in enumerate(plan.spec["disks"])}
+    known |= {node["path"]: _node(n) for n, node in enumerate(plan.spec["nodes"])}
     for key, kind, target in dump["externals"]:
+        if kind in ("device", "disk") and target not in known:
+            raise ValueError(f"the saved state needs what it had at {target}: add that again")
         source = {
             "node": f"{stage}/{_NODES}/{target.rpartition('/')[2]}",
             "console": os.readlink(f"/proc/self/fd/{plan.slave}"),
             "lxcfs": f"{plan.spec['lxcfs']}{target}",
             "api": plan.spec["guest_api"],
-            "disk": f"{stage}/{mount_steps.place(targets.get(target, -1))}",
+            "device": f"{stage}/{known.get(target)}",
+            "disk": f"{stage}/{known.get(target)}",
         }[kind]
         words += ["--external", f"mnt[{key}]:{source}"]
     for guest, host in dump["veths"]:

@@ -203,6 +203,18 @@ class Supervisor:
 
         self.loop.watch(pidfd, ended)
 
+    def reap_orphan(self, pidfd: int, tries: int = 0) -> None:
+        """Collect a dying process that becomes our child once its parent is dead, too."""
+        try:
+            done = processes.reap(pidfd) is not None
+        except ChildProcessError:
+            done = False
+        if done or tries >= _STATUS_TRIES:
+            os.close(pidfd)
+            return
+        delay = 0.001 * 2 ** min(tries, 6)
+        self.loop.later(delay, lambda: self.reap_orphan(pidfd, tries + 1))
+
     # Executed commands
 
     def command_started(self, command: Command, failure: StepFailed | None) -> None:

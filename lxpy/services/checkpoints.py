@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lxpy.errors import BadRequest, LxpyError
+from lxpy.instances.devices import disk
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.runtime import criu
@@ -72,7 +73,7 @@ class Checkpoints:
         program = await self._program.find()
         new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
         targets = frozenset(
-            os.path.normpath(f"/{device['path']}")
+            disk.normal(device["path"])
             for device in instance.expanded_devices.values()
             if device.get("type") == "disk" and device.get("path", "/") != "/"
         )

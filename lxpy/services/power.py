@@ -238,6 +238,9 @@ class Power:
         """
         ran = self.is_running(instance)
         if ran:
+            if goes_on_from:
+                # Or the ends of its processes would end connections that are in the saved state.
+                await self._networks.detach(instance)
             await self._stop(instance, force=True, timeout_s=None, returns=True)
             await self._left(instance)
         try:

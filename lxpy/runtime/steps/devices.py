@@ -9,6 +9,7 @@ import os
 import stat
 
 from lxpy.kernel import mounts
+from lxpy.kernel.processes import file_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +99,34 @@ def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
         os.close(made)
     finally:
         os.close(fd)
+
+
+def bind_node(dev: int, path: str, tree: int, uid: int, gid: int) -> None:
+    """Show the node that `tree`, a detached mount, is at a path of the container's /dev.
+
+    For a /dev that a restore has mounted, in the user namespace: no node can be made or opened
+    there. In the container's mount namespace. Raises OSError, FileExistsError.
+    """
+    *directories, name = _below_dev(path)
+    with file_owner(uid, gid):
+        fd = _descend(dev, directories, uid, gid)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            place = os.open(name, flags, 0o600, dir_fd=fd)
+        finally:
+            os.close(fd)
+    try:
+        mounts.attach(tree, path, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def store_node(node: Node, place: str, uid: int, gid: int) -> None:
+    """Make a node at `place` in a tmpfs of ours, to be mounted from there."""
+    kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
+    os.mknod(place, kind | 0o600, os.makedev(node["major"], node["minor"]))
+    os.chown(place, uid, gid)
+    os.chmod(place, node["mode"])
 
 
 def remove_node(dev: int, path: str) -> None:

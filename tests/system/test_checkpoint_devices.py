@@ -1,0 +1,83 @@
+"""Disks and devices of instances whose memory was saved, and those that come and go after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lxpy.services.criu import PREFIX
+from tests.support.daemon import Daemon
+from tests.support.fixtures import Launch, change
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        not os.path.exists(f"{PREFIX}/bin/criu"), reason="needs CRIU (packaging/criu.sh)"
+    ),
+]
+_VOLUMES = "/1.0/storage-pools/default/volumes/custom"
+_NODE = {"type": "disk", "pool": "default", "source": "cb", "path": "/dev/cb"}
+
+
+@pytest.fixture
+def block(daemon: Daemon) -> Iterator[None]:
+    """A custom volume that is a device."""
+    body = {"name": "cb", "type": "custom", "content_type": "block", "config": {"size": "16MiB"}}
+    daemon.api.post(_VOLUMES, body)
+    yield
+    for name in daemon.instances():
+        daemon.delete(name)
+    daemon.api.delete(f"{_VOLUMES}/cb")
+
+
+def _again(daemon: Daemon, name: str) -> None:
+    daemon.lxpy("stop", name, "--stateful")
+    daemon.lxpy("start", name)
+
+
+def _is_read(daemon: Daemon, name: str) -> bool:
+    return daemon.exec(name, "head", "-c", "512", "/dev/cb", check=False).returncode == 0
+
+
+def test_a_device_comes_back(daemon: Daemon, launch: Launch, block: None) -> None:
+    name = launch(devices={"cb": _NODE})
+    for _ in range(3):
+        _again(daemon, name)
+        assert _is_read(daemon, name)
+    daemon.lxpy("config", "device", "remove", name, "cb")
+    assert daemon.exec(name, "ls", "/dev/cb", check=False).returncode != 0
+
+
+def test_a_device_comes_after_a_restore(daemon: Daemon, launch: Launch, block: None) -> None:
+    name = launch()
+    _again(daemon, name)
+    daemon.api.patch(f"/1.0/instances/{name}", {"devices": {"cb": _NODE}})
+    assert _is_read(daemon, name)
+    _again(daemon, name)
+    assert _is_read(daemon, name)
+    daemon.lxpy("config", "device", "remove", name, "cb")
+    assert daemon.exec(name, "ls", "/dev/cb", check=False).returncode != 0
+
+
+def test_a_disk_over_a_link(daemon: Daemon, launch: Launch) -> None:
+    name = launch(start=False)
+    daemon.lxpy("config", "device", "add", name, "d", "disk", "source=/etc", "path=/link/d")
+    change(daemon, name, "start")
+    daemon.exec(name, "sh", "-c", "umount /link/d; rmdir /link/d /link; ln -s /mnt /link")
+    change(daemon, name, "restart", force=True)
+    _again(daemon, name)
+    daemon.exec(name, "ls", "/mnt/d/hostname")
+
+
+def test_a_disk_that_is_gone_is_told(daemon: Daemon, launch: Launch) -> None:
+    disk = {"type": "disk", "source": "/etc", "path": "/mnt/d"}
+    name = launch(devices={"d": disk})
+    daemon.lxpy("stop", name, "--stateful")
+    daemon.lxpy("config", "device", "remove", name, "d")
+    done = daemon.lxpy("start", name, check=False)
+    assert done.returncode != 0 and "needs what it had at /mnt/d" in done.stderr, done.stderr
+    daemon.lxpy("config", "device", "add", name, "d", "disk", "source=/etc", "path=/mnt/d")
+    daemon.lxpy("start", name)
+    daemon.exec(name, "ls", "/mnt/d/hostname")
