@@ -14,6 +14,7 @@ import stat
 import struct
 from pathlib import Path
 
+from lxpy.errors import Failed
 from lxpy.kernel.libc import syscall
 from lxpy.storage.volume import Usage
 
@@ -56,6 +57,25 @@ def limit(directory: Path, size_bytes: int | None) -> None:
                     _assign(file, number)
                 finally:
                     os.close(file)
+
+
+def resize(directory: Path, size_bytes: int | None) -> None:
+    """Hold a directory to another size; None lifts the limit.
+
+    Raises Failed when it holds more than that, and the old limit stays; OSError.
+    """
+    known = _project_of(directory) != 0
+    if not known:
+        limit(directory, size_bytes)  # only now it is counted
+    used = usage(directory).used
+    if size_bytes is not None and used > size_bytes:
+        if not known:
+            limit(directory, None)
+        raise Failed(
+            f"The volume cannot shrink to {size_bytes} bytes: it holds {used}; remove files first"
+        )
+    if known:
+        limit(directory, size_bytes)
 
 
 def usage(directory: Path) -> Usage:

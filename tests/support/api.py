@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import PATIENCE
+
 
 class ApiError(Exception):
     """An error envelope, or an operation that failed."""
@@ -34,7 +36,7 @@ class Api:
 
     def __init__(self, path: Path, timeout_s: float = 120) -> None:
         self.path = path
-        self.timeout_s = timeout_s
+        self.timeout_s = timeout_s * PATIENCE
 
     def raw(
         self,

@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+#: how much longer than usual this machine may take
+PATIENCE = float(os.environ.get("LXPY_TESTS_PATIENCE", "1"))
+
 
 def wait_until(
     true: Callable[[], object], timeout_s: float = 10, what: str = "", interval_s: float = 0.02
 ) -> None:
     """Poll until `true()` is; fail with `what` otherwise."""
+    timeout_s *= PATIENCE
     end = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > end:

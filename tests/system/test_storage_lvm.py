@@ -58,7 +58,7 @@ async def test_xfs(storage: StoragePools, prepared: Ground) -> None:
         await storage.copy(pool, C1, pool, C2)
         assert await read(storage, pool, C2, "one") == "changed"
         await storage.resize(pool, C1, 480 * MIB)
-        assert fill_up(root / "big") > 400 * MIB
+        assert fill_up(root / "big") > 350 * MIB  # the log takes 64
     with pytest.raises(NotSupported, match="as xfs cannot: make a smaller one"):
         await storage.resize(pool, C1, 400 * MIB)
     # An instance that is smaller than its image gets a copy of the files.

@@ -19,6 +19,8 @@ mkdir "$stage/repository"
 (cd "$here" && git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c \
     'for each; do [ ! -e "$each" ] || printf "%s\0" "$each"; done' sh | tar -c --null -T -) |
     tar -x -C "$stage/repository"
+# Compiling takes minutes where every instruction is emulated.
+"$prefix/bin/python" -m compileall -q "$stage/repository/lxpy" "$stage/repository/migrations"
 python=$(readlink -f "$prefix/bin/python")
 library=$("$python" -c 'import os; print(os.path.dirname(os.__file__))')
 cp -al "$prefix" "$stage/prefix" 2>/dev/null || cp -a "$prefix" "$stage/prefix"

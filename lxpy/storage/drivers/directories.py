@@ -175,7 +175,7 @@ class Directories:
                 await quotas.resize_disk(place, size_bytes)
             return
         if not has_disk and await quotas.kind(self.pool) == "project":
-            await in_thread(projects.limit, place, size_bytes)
+            await in_thread(projects.resize, place, size_bytes)
             return
         if not has_disk and size_bytes is None:
             return

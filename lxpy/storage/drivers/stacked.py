@@ -300,7 +300,7 @@ class Stacked:
                 await quotas.resize_disk(head, size_bytes)
             return
         if not has_disk and await quotas.kind(self.pool) == "project":
-            await in_thread(projects.limit, head, size_bytes)
+            await in_thread(projects.resize, head, size_bytes)
             return
         if not has_disk and size_bytes is None:
             return
