@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ParamSpec
 
-from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
+from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError, NotSupported
 from lxpy.programs import run
 from lxpy.storage import disks, loops
 from lxpy.storage.drivers import layout, lvm_group, mounting
@@ -264,7 +264,15 @@ async def _make_thin_pool(pool: Pool, group: Group) -> None:
     sized = ("--poolmetadatasize", f"{parse_size(metadata)}b") if metadata else ()
     what = ("--type", "thin-pool", "--extents", "100%FREE")
     name = ("--addtag", lvm_group.POOL_TAG, "--name", group.thin_pool, group.name)
-    await lvm("lvcreate", "--yes", *what, *sized, *name)
+    try:
+        await lvm("lvcreate", "--yes", *what, *sized, *name)
+    except Failed as error:
+        if "in your kernel" not in str(error):
+            raise
+        raise NotSupported(
+            f'Storage pool "{pool.name}": this kernel has no thin volumes: load its module '
+            "dm_thin_pool, or use another driver"
+        ) from error
     await lvm("lvchange", "--errorwhenfull", "y", _thin_pool(group))
 
 
