@@ -102,6 +102,7 @@ from lxpy.services.volumes import Volumes
 from lxpy.threads import in_thread
 
 _POOL = "default"
+_END_S = 10.0
 _MAX_IMAGE_BYTES = 64 << 30
 _MAX_IMAGE_FILES = 10_000_000
 
@@ -405,9 +406,11 @@ class Application:
 
     async def shut_down(self, force: bool, timeout_s: int | None) -> None:
         """Stop the instances, the supervisor, the networks, lxcfs, and at last the daemon."""
-        for task in list(self._background):
-            if task is not asyncio.current_task():
-                task.cancel()
+        others = self._background - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:  # a start that is being undone must not meet the end of the supervisor
+            await asyncio.wait(others, timeout=_END_S)
         await self.startup.stop_all(force=force, timeout_s=timeout_s)
         try:
             await self.runtime.shutdown()

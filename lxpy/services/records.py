@@ -25,11 +25,12 @@ import yaml
 
 from lxpy.db import records as source
 from lxpy.db.records import INSTANCES, TABLES, VOLUMES, Key
+from lxpy.errors import LxpyError
 from lxpy.instances.devices import disk
 from lxpy.instances.expand import expand_devices
-from lxpy.instances.model import unique_name
+from lxpy.instances.model import DEFAULT_PROJECT, unique_name
 from lxpy.services.storage import Pools
-from lxpy.storage import Pool
+from lxpy.storage import Pool, Volume, VolumeType
 from lxpy.threads import in_thread
 
 DIRECTORY = "records"
@@ -46,6 +47,8 @@ _WATCHED = frozenset(
     (*TABLES, INSTANCES, VOLUMES, "image_aliases", "instance_profiles", "instance_snapshots",
      "volume_snapshots")
 )  # fmt: skip
+#: drivers whose volumes are directories of the pool's own
+_LIE_THERE = ("btrfs", "dir")
 #: belongs to one database only
 _IDS = ("id", "instance_id", "volume_id", "pool_id")
 
@@ -104,15 +107,28 @@ class Records:
                 found = await in_thread(self._digests)
                 gone = [key for key in self._written if key not in found]
                 changed = [key for key, each in found.items() if self._differs(key, each)]
-                done = await in_thread(self._remove, gone, places)
+                done = await in_thread(self._remove, await self._deleted(gone, places))
                 for begin in range(0, len(changed), _BATCH):
                     batch = changed[begin : begin + _BATCH]
                     done &= await in_thread(self._write, batch, found, places)
                     await asyncio.sleep(_PAUSE_S)
-            except (OSError, sqlite3.Error) as error:
+            except (LxpyError, OSError, sqlite3.Error) as error:
                 _log.warning("records not written", error=str(error))
                 return False
         return done
+
+    async def _deleted(self, gone: Iterable[Key], places: Mapping[str, Pool]) -> list[Key]:
+        """Return which of the objects that have no row any more are not on their pool, either.
+
+        The records of the others are what they can be recovered from.
+        """
+        found = {key: self._written[key].path for key in gone}
+        there: set[Path] = set()
+        for pool in places.values():
+            if any(path.is_relative_to(pool.path / DIRECTORY) for path in found.values()):
+                for volume in await self._pools.storage.volumes(pool):
+                    there |= _records_of(pool, volume)
+        return [key for key, path in found.items() if path not in there]
 
     @asynccontextmanager
     async def without(self, pool: Pool) -> AsyncIterator[None]:
@@ -186,15 +202,13 @@ class Records:
             old.path.unlink(missing_ok=True)
         self._written[key] = Written(path, digest)
 
-    def _remove(self, keys: Iterable[Key], places: Mapping[str, Pool]) -> bool:
-        """Remove the records of what was deleted: what the pools still have is kept."""
+    def _remove(self, keys: Iterable[Key]) -> bool:
         done = True
         for key in keys:
             path = self._written[key].path
             try:
-                if not _has_files(path, places):
-                    path.unlink(missing_ok=True)
-                    del self._written[key]
+                path.unlink(missing_ok=True)
+                del self._written[key]
             except OSError as error:
                 _log.warning("record not removed", record=str(path), error=str(error))
                 done = False
@@ -294,18 +308,21 @@ def _write_pools(
 
 def _present(pools: Mapping[str, Pool]) -> dict[str, Pool]:
     """Return the pools whose files are there: what is not mounted must not get any."""
-    return {name: each for name, each in pools.items() if (each.path / CONTAINERS).is_dir()}
+    return {
+        name: each
+        for name, each in pools.items()
+        if (each.path / CONTAINERS).is_dir()
+        or (each.driver not in _LIE_THERE and each.path.is_dir())
+    }
 
 
 def _within(written: Written, top: Path) -> bool:
     return written.path.is_relative_to(top)
 
 
-def _has_files(record: Path, places: Mapping[str, Pool]) -> bool:
-    """Tell whether what a record is of still lies on its pool: in the directory of its name."""
-    area = record.parent
-    for pool in places.values():
-        if area.parent == pool.path / DIRECTORY:
-            name = record.stem.removeprefix("default_") if area.name == CUSTOM else record.stem
-            return (pool.path / area.name / name).exists()
-    return False
+def _records_of(pool: Pool, volume: Volume) -> set[Path]:
+    """Return where the record of a volume on a pool may be: a project is part of its name there."""
+    top, name = pool.path / DIRECTORY, volume.directory_name
+    if volume.type is VolumeType.CONTAINER:
+        return {top / CONTAINERS / f"{name}.yaml"}
+    return {top / CUSTOM / f"{name}.yaml", top / CUSTOM / f"{DEFAULT_PROJECT}_{name}.yaml"}
