@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from lxpy.errors import BadRequest, Failed
+from lxpy.errors import BadRequest, Failed, InvalidConfig
 from lxpy.kernel import btrfs
 from lxpy.storage import loops
 from lxpy.storage.volume import Pool
+from lxpy.units import parse_size
 
 _GIB = 1 << 30
 _SHARE, _LEAST_GIB, _MOST_GIB = 5, 5, 30
@@ -26,6 +29,31 @@ def default_size(root: Path) -> str:
     found = os.statvfs(existing)
     free = found.f_bavail * found.f_frsize // _GIB
     return f"{min(max(free // _SHARE, _LEAST_GIB), _MOST_GIB)}GiB"
+
+
+def check_size(config: Mapping[str, str]) -> None:
+    """Raise InvalidConfig for the size of a file that a new pool does not get."""
+    if config.get("source") and config.get("size"):
+        raise InvalidConfig(
+            'Invalid option "size": it is the size of the file that a pool without "source" gets'
+        )
+
+
+def check_grown(pool: Pool, old: str, new: str) -> None:
+    """Raise BadRequest for a size below the old one."""
+    if parse_size(new) < parse_size(old):
+        raise BadRequest(
+            f'Storage pool "{pool.name}" cannot shrink from {old} to {new}: make a smaller one '
+            "and move what is on it"
+        )
+
+
+def is_block_device(path: str) -> bool:
+    """Tell whether there is a block device."""
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def check_new(file: Path) -> None:

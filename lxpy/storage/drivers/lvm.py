@@ -22,10 +22,10 @@ from pathlib import Path
 
 from lxpy.doctor import Host
 from lxpy.errors import BadRequest, LxpyError, NotFound, NotSupported
-from lxpy.storage import files, trees
+from lxpy.storage import trees
 from lxpy.storage.drivers import across, layout, lvm_group, lvm_source, lvm_volumes, mounting
 from lxpy.storage.drivers import lvm_filesystems as filesystems
-from lxpy.storage.drivers.base import Info, Quiet, Unpack, quiet_already
+from lxpy.storage.drivers.base import Info, Quiet, Unpack
 from lxpy.storage.drivers.lvm_group import Group
 from lxpy.storage.drivers.lvm_volumes import existing
 from lxpy.storage.volume import (
@@ -121,7 +121,7 @@ class LvmDriver:
             async with lvm_volumes.formatted(pool, image, new, kind) as top:
                 with lvm_volumes.full_told(pool, image):
                     await unpack(top)
-                await in_thread(lvm_volumes.check_image, top)
+                await in_thread(mounting.check_image, top)
             await lvm_group.seal(Group.of(pool), new)
 
     async def delete_image(self, pool: Pool, fingerprint: str) -> None:
@@ -176,7 +176,7 @@ class LvmDriver:
         group = Group.of(pool)
         async with lvm_volumes.making(to_pool, target) as new:
             sealed = bool(target.snapshot)
-            async with _quietly(pool, source, quiet):
+            async with mounting.written_out(pool, source, quiet):
                 await lvm_group.snapshot(group, origin, new, read_only=sealed)
             if not sealed:
                 await lvm_volumes.fit(pool, target, origin, new)
@@ -214,7 +214,7 @@ class LvmDriver:
         """Take a thin snapshot, which freezes a mounted file system for the moment."""
         origin = await existing(pool, snapshot.whole)
         async with lvm_volumes.making(pool, snapshot) as new:
-            async with _quietly(pool, snapshot.whole, quiet):
+            async with mounting.written_out(pool, snapshot.whole, quiet):
                 await lvm_group.snapshot(Group.of(pool), origin, new, read_only=True)
 
     async def restore_volume(self, pool: Pool, volume: Volume, snapshot: str) -> None:
@@ -278,16 +278,6 @@ class LvmDriver:
 
     async def close(self) -> None:
         """Nothing goes on in the background."""
-
-
-@asynccontextmanager
-async def _quietly(pool: Pool, volume: Volume, quiet: Quiet) -> AsyncIterator[None]:
-    """Let nobody write during the block; what can be written out before is so."""
-    place = layout.volume_path(pool, volume)
-    if quiet is not quiet_already and await in_thread(os.path.ismount, place):
-        await in_thread(files.syncfs, place)
-    async with quiet():
-        yield
 
 
 def _left(found: lvm_group.LogicalVolume) -> bool:

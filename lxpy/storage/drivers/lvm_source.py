@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import stat
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from enum import StrEnum
@@ -49,10 +48,7 @@ def fill(name: str, config: dict[str, str], root: Path) -> dict[str, str]:
     Raises InvalidConfig.
     """
     source = config.get("source", "")
-    if source and config.get("size"):
-        raise InvalidConfig(
-            'Invalid option "size": it is the size of the file that a pool without "source" gets'
-        )
+    disks.check_size(config)
     config.setdefault(THIN_POOL_NAME, lvm_group.DEFAULT_THIN_POOL)
     if not source:
         size = config.get("size") or disks.default_size(root)
@@ -154,11 +150,7 @@ async def update(pool: Pool, config: Mapping[str, str]) -> None:
             if not old
             else f'"size" of storage pool "{pool.name}" cannot be removed'
         )
-    if parse_size(new) < parse_size(old):
-        raise BadRequest(
-            f'Storage pool "{pool.name}" cannot shrink from {old} to {new}: make a smaller one '
-            "and move what is on it"
-        )
+    disks.check_grown(pool, old, new)
     await _grow(pool, parse_size(new))
 
 
@@ -242,7 +234,7 @@ def _remove_files(pool: Pool) -> None:
 
 
 async def _check_device(device: str) -> None:
-    if not await in_thread(_is_block_device, device):
+    if not await in_thread(disks.is_block_device, device):
         raise BadRequest(f'Source "{device}" is no block device')
     found = await run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", device)
     if found.stdout.strip():
@@ -319,10 +311,3 @@ async def _quietly(
 
 def _thin_pool(group: Group) -> str:
     return f"{group.name}/{group.thin_pool}"
-
-
-def _is_block_device(path: str) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except OSError:
-        return False

@@ -184,13 +184,6 @@ def full_told(pool: Pool, volume: Volume) -> Iterator[None]:
         ) from error
 
 
-def check_image(top: Path) -> None:
-    """Raise Failed unless an unpacked image has a rootfs."""
-    rootfs = top / "rootfs"
-    if rootfs.is_symlink() or not rootfs.is_dir():
-        raise Failed("Invalid image: its rootfs is not a directory")
-
-
 # Sizes
 
 

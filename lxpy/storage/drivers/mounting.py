@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from lxpy.errors import Failed
 from lxpy.programs import run
 from lxpy.storage import files
 from lxpy.storage.drivers import layout
+from lxpy.storage.drivers.base import Quiet, quiet_already
+from lxpy.storage.volume import Pool, Volume
 from lxpy.threads import in_thread
 
 #: below a pool's directory, where volumes are mounted that are being made
@@ -61,6 +64,23 @@ async def mounted(
             await in_thread(files.syncfs, place)
     finally:
         await unmount(place)
+
+
+@asynccontextmanager
+async def written_out(pool: Pool, volume: Volume, quiet: Quiet) -> AsyncIterator[None]:
+    """Let nobody write during the block; what can be written out before is so."""
+    place = layout.volume_path(pool, volume)
+    if quiet is not quiet_already and await in_thread(os.path.ismount, place):
+        await in_thread(files.syncfs, place)
+    async with quiet():
+        yield
+
+
+def check_image(top: Path) -> None:
+    """Raise Failed unless an unpacked image has a rootfs."""
+    rootfs = top / "rootfs"
+    if rootfs.is_symlink() or not rootfs.is_dir():
+        raise Failed("Invalid image: its rootfs is not a directory")
 
 
 def make_directories(path: Path) -> None:

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from lxpy.doctor import Host
 from lxpy.errors import BadRequest, NotFound, NotSupported
-from lxpy.storage import files
 from lxpy.storage.drivers import across, layout, mounting, zfs_datasets, zfs_source, zfs_volumes
-from lxpy.storage.drivers.base import Info, Quiet, Unpack, quiet_already
+from lxpy.storage.drivers.base import Info, Quiet, Unpack
 from lxpy.storage.drivers.zfs_datasets import destroy, destroy_snapshot, encode, listing, root, zfs
 from lxpy.storage.drivers.zfs_volumes import existing
 from lxpy.storage.volume import (
@@ -112,7 +111,7 @@ class ZfsDriver:
             async with zfs_volumes.new_files(pool, image, new) as top:
                 with layout.full_told(pool):
                     await unpack(top)
-                await in_thread(zfs_volumes.check_image, top)
+                await in_thread(mounting.check_image, top)
             await zfs("snapshot", f"{new}@{zfs_datasets.IMAGE}")
 
     async def delete_image(self, pool: Pool, fingerprint: str) -> None:
@@ -155,7 +154,7 @@ class ZfsDriver:
         origin, own = await zfs_volumes.snapshot_to_clone(pool, source)
         try:
             if own:
-                async with _quietly(pool, source, quiet):
+                async with mounting.written_out(pool, source, quiet):
                     await zfs("snapshot", origin)
             place = await zfs_volumes.place_for(pool, target)
             async with zfs_volumes.making(pool, target, place) as new:
@@ -200,7 +199,7 @@ class ZfsDriver:
         await zfs_volumes.refuse_taken(pool, snapshot)
         name = zfs_datasets.encode_snapshot(pool, snapshot)
         try:
-            async with _quietly(pool, snapshot.whole, quiet):
+            async with mounting.written_out(pool, snapshot.whole, quiet):
                 await zfs("snapshot", name)
         except BaseException:
             await zfs_volumes.quietly(destroy_snapshot(pool, name))
@@ -271,16 +270,6 @@ class ZfsDriver:
 
     async def close(self) -> None:
         """Nothing goes on in the background."""
-
-
-@asynccontextmanager
-async def _quietly(pool: Pool, volume: Volume, quiet: Quiet) -> AsyncIterator[None]:
-    """Let nobody write during the block; what can be written out before is so."""
-    place = layout.volume_path(pool, volume)
-    if quiet is not quiet_already and await in_thread(os.path.ismount, place):
-        await in_thread(files.syncfs, place)
-    async with quiet():
-        yield
 
 
 def _kept_image(pool: Pool, fingerprint: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -47,10 +46,7 @@ class Kind(StrEnum):
 def fill(name: str, config: dict[str, str], where: Path) -> dict[str, str]:
     """Return a new pool's config with its source and root dataset. Raises InvalidConfig."""
     source = config.get("source", "")
-    if source and config.get("size"):
-        raise InvalidConfig(
-            'Invalid option "size": it is the size of the file that a pool without "source" gets'
-        )
+    disks.check_size(config)
     if not source:
         size = config.get("size") or disks.default_size(where)
         config.setdefault(POOL_NAME, name)
@@ -124,11 +120,7 @@ async def update(pool: Pool, config: Mapping[str, str]) -> None:
         return
     if kind(pool) is not Kind.FILE or not new:
         raise BadRequest(f'"size" of storage pool "{pool.name}" can be neither set nor removed')
-    if parse_size(new) < parse_size(old):
-        raise BadRequest(
-            f'Storage pool "{pool.name}" cannot shrink from {old} to {new}: make a smaller one '
-            "and move what is on it"
-        )
+    disks.check_grown(pool, old, new)
     file = pool.config["source"]
     await in_thread(os.truncate, file, parse_size(new))
     await run_to_end("zpool", "online", "-e", root(pool), file)
@@ -147,7 +139,7 @@ async def _make_zpool(pool: Pool) -> None:
         await in_thread(disks.make, Path(device), parse_size(pool.config["size"]))
     else:
         device = pool.config["volatile.initial_source"]
-        if not await in_thread(_is_block_device, device):
+        if not await in_thread(disks.is_block_device, device):
             raise BadRequest(f'Source "{device}" is no block device')
     properties = [word for key, value in _PROPERTIES.items() for word in ("-O", f"{key}={value}")]
     try:
@@ -217,10 +209,3 @@ async def _import(pool: Pool, zpool: str) -> None:
         raise Failed(
             f'Storage pool "{pool.name}" is not usable: zpool "{zpool}" cannot be imported: {error}'
         ) from error
-
-
-def _is_block_device(path: str) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except OSError:
-        return False

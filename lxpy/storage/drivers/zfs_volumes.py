@@ -191,13 +191,6 @@ async def filling_disk(pool: Pool, volume: Volume) -> AsyncIterator[Path]:
             await quietly(_discard(pool, [staging]))
 
 
-def check_image(top: Path) -> None:
-    """Raise Failed unless an unpacked image has a rootfs."""
-    rootfs = top / "rootfs"
-    if rootfs.is_symlink() or not rootfs.is_dir():
-        raise Failed("Invalid image: its rootfs is not a directory")
-
-
 async def snapshot_to_clone(pool: Pool, source: Volume) -> tuple[str, bool]:
     """Return the snapshot that a copy becomes a clone of, and whether it is yet to be taken."""
     found = await existing(pool, source)
