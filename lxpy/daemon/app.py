@@ -377,8 +377,8 @@ class Application:
             await self.disks.sweep()
             await self.networks.start({each.name: each.pid for each in held})
         await self.power.settle()
-        await self.power.agree_on_states()
         if complete:
+            await self.power.agree_on_states()
             await self.startup.remove_ephemeral()
         await self.exec.take_over()
         await self.snapshot_mounts.adopt()
