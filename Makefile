@@ -11,7 +11,7 @@ export PREFIX BINDIR PYTHON
 bin    := $(PREFIX)/bin
 pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
 
-.PHONY: help install demo check format test test-unit test-system test-conformance test-vm bench bench-storage uninstall clean develop
+.PHONY: help install demo check format test test-unit test-system test-conformance test-vm bench bench-storage checkpoint-matrix uninstall clean develop
 
 help:
 	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test        check, then the system and conformance tests (root)'
 	@echo 'make bench       lxpy beside LXD on this machine'
 	@echo 'make bench-storage  its storage beside LXD and Incus'
+	@echo 'make checkpoint-matrix  what can be saved with its memory; writes docs/checkpoint-support.md'
 	@echo 'make uninstall   remove lxpy; PURGE=1 removes the instances, too'
 
 install:
@@ -62,6 +63,9 @@ bench: develop
 
 bench-storage: develop
 	benchmarks/storage.sh
+
+checkpoint-matrix: develop
+	$(pytest) tests/checkpoint
 
 uninstall:
 	@packaging/uninstall.sh

@@ -1,0 +1,1 @@
+"""The matrix of what can be saved with its memory, by guests and set-ups."""
