@@ -202,6 +202,37 @@ def test_a_pool_of_another_installation(
     assert list(other_disk.iterdir()) == []
 
 
+def test_a_pool_in_a_file(own_daemon: Daemon, busybox_image: Path) -> None:
+    """After a reboot nothing is mounted: the pool is found by its record."""
+    import_image(own_daemon, busybox_image, "tiny")
+    api = own_daemon.api
+    api.post("/1.0/storage-pools", {"name": "big", "driver": "btrfs", "config": {"size": "1GiB"}})
+    devices = {"root": {"type": "disk", "path": "/", "pool": "big", "size": "300MiB"}}
+    name = create(own_daemon, "tiny", "c1", devices=devices)
+    change(own_daemon, name, "start")
+    own_daemon.exec(name, "sh", "-c", "echo kept >/root/file; sync")
+    api.post(
+        f"/1.0/instances/{name}/snapshots", {"name": "s0", "expires_at": "2040-01-01T00:00:00Z"}
+    )
+    disk = {"name": "raw", "type": "custom", "content_type": "block", "config": {"size": "16MiB"}}
+    api.post("/1.0/storage-pools/big/volumes/custom", disk)
+    pool, volume = "/1.0/storage-pools/big", "/1.0/storage-pools/big/volumes/custom/raw"
+    recorded(own_daemon)
+    before = api.get(f"/1.0/instances/{name}"), api.get(pool), api.get(volume)
+    own_daemon.power_cut()
+    for path in own_daemon.directory.glob("lxpy.db*"):
+        path.unlink()
+    own_daemon.start()
+    said = recover(own_daemon)
+    assert 'Storage pool "big" (btrfs)' in said and 'Volume "raw" on pool "big"' in said
+    # It ran when the host went down, and does so again.
+    own_daemon.wait_status(name, "Running")
+    assert own_daemon.out(name, "cat", "/root/file") == "kept"
+    after = api.get(f"/1.0/instances/{name}"), api.get(pool), api.get(volume)
+    assert after[0]["devices"] == before[0]["devices"] and after[1:] == before[1:]
+    assert api.get(f"/1.0/instances/{name}/snapshots/s0")["expires_at"][:4] == "2040"
+
+
 def test_what_cannot_come_back(own_daemon: Daemon, busybox_image: Path) -> None:
     import_image(own_daemon, busybox_image, "tiny")
     good, bad = create(own_daemon, "tiny", "good"), create(own_daemon, "tiny", "bad")
