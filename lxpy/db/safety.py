@@ -143,7 +143,7 @@ class Safety:
     # Putting a copy in place
 
     def restore(self) -> Replacement:
-        """Put a sound database in the place of a damaged one, which is kept beside it.
+        """Put a sound database in the place of a damaged or lost one, which is kept beside it.
 
         That is the damaged one's own content where all rows can be read, else its newest sound
         copy, else none: the next daemon begins with an empty database then. The database must not
@@ -163,7 +163,8 @@ class Safety:
 
     def _prepare(self, new: Path) -> Replacement:
         """Write the database that is to be put in place. A mark tells that it is an old one."""
-        if self._exists() and _salvage(self._database, new):
+        # One that was made where another was lost is sound, and empty.
+        if self._exists() and not self._has(Mark.LOST) and _salvage(self._database, new):
             return Replacement(self._database, None)
         dump = next(self.dumps.sound(), None)
         if dump is None:

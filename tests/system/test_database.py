@@ -145,6 +145,23 @@ def test_no_database_file_at_all(own_daemon: Daemon, busybox_image: Path) -> Non
     change(own_daemon, name, "stop")
 
 
+def test_a_lost_database_with_a_copy(own_daemon: Daemon, busybox_image: Path) -> None:
+    import_image(own_daemon, busybox_image, "tiny")
+    old = create(own_daemon, "tiny", "old")
+    copied(own_daemon)
+    new = create(own_daemon, "tiny", "new")
+    own_daemon.restart()
+    own_daemon.kill()
+    for path in own_daemon.directory.glob("lxpy.db*"):
+        path.unlink()
+    own_daemon.start()
+    done = own_daemon.lxpy("recover", "--database", "--yes")
+    assert "The database is its copy of" in done.stdout and f'"{new}"' in done.stdout
+    assert f'"{old}"' not in done.stdout
+    assert sorted(own_daemon.instances()) == [new, old]
+    change(own_daemon, new, "start")
+
+
 def test_damage_while_it_runs(own_daemon: Daemon, busybox_image: Path) -> None:
     import_image(own_daemon, busybox_image, "tiny")
     name = create(own_daemon, "tiny")

@@ -101,6 +101,16 @@ def test_no_database(care: Safety, path: Path, tmp_path: Path) -> None:
     assert lost.examine() == Condition()
 
 
+def test_a_lost_database_is_its_copy_again(made: Path, tmp_path: Path) -> None:
+    care = Safety(made, tmp_path / "database", lambda: "there are 3 instances")
+    dump = care.dumps.make()
+    made.unlink()
+    assert care.examine().state is State.LOST
+    upgrade(made)  # what the daemon runs on meanwhile
+    assert care.restore() == safety.Replacement(dump.path, dump.made_at)
+    assert len(read(made)) == 100 and care.examine().state is State.RESTORED
+
+
 def test_damage_without_a_copy(made: Path, care: Safety) -> None:
     damage(made)
     found = care.examine()
