@@ -108,7 +108,7 @@ async def start(pool: Pool) -> None:
             f'"{group.thin_pool}" in volume group "{group.name}": restore it'
         )
     await in_thread(mounting.make_directories, pool.path)
-    await mounting.unmount_below(pool.path)
+    await mounting.sweep(pool.path)
 
 
 async def stop(pool: Pool) -> None:

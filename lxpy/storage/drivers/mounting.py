@@ -46,6 +46,15 @@ async def unmount_below(directory: Path) -> None:
         await unmount(place)
 
 
+async def sweep(directory: Path) -> None:
+    """Unmount what an earlier run has left below a directory, but for what somebody looks into."""
+    for place in await in_thread(_mounts_below, directory):
+        try:
+            await unmount(place)
+        except Failed:
+            pass
+
+
 @asynccontextmanager
 async def mounted(
     kind: str, device: str, place: Path, options: str = "", *, sealed: bool = False

@@ -89,7 +89,7 @@ async def start(pool: Pool) -> None:
         await _import(pool, zpool)
     await _make_structure(pool)
     await in_thread(mounting.make_directories, pool.path)
-    await mounting.unmount_below(pool.path)
+    await mounting.sweep(pool.path)
 
 
 async def stop(pool: Pool) -> None:
