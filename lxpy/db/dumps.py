@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lxpy.db.base import now
-from lxpy.db.integrity import connect, problem
+from lxpy.db.integrity import connect, problem, sync
 from lxpy.errors import Failed
 
 HOURLY = 24
@@ -94,7 +94,7 @@ class Dumps:
             new.unlink(missing_ok=True)
             self._copy(new)
             os.rename(new, target)
-            _sync(self._directory)
+            sync(self._directory)
         except (OSError, sqlite3.Error) as error:
             new.unlink(missing_ok=True)
             raise Failed(
@@ -110,7 +110,7 @@ class Dumps:
             connection.execute("VACUUM INTO ?", (str(new),))
         if said := problem(new, immutable=True):
             raise sqlite3.DatabaseError(f"the copy is not sound: {said}")
-        _sync(new)
+        sync(new)
 
     def rotate(self) -> None:
         """Remove what is neither one of the last 24 nor the last of one of the last 7 days."""
@@ -128,11 +128,3 @@ def _last_of_days(found: Sequence[Dump]) -> Iterator[Path]:
     for each in found:  # newest first
         days.setdefault(each.made_at.date(), each.path)
     return iter(list(days.values())[:DAILY])
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -58,3 +59,12 @@ def is_readable(path: Path, *, immutable: bool = False) -> bool:
             return not connection.execute("PRAGMA foreign_key_check").fetchall()
     except (sqlite3.Error, UnicodeDecodeError):
         return False
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a directory, out to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -155,7 +155,7 @@ class Safety:
             self._set_aside()
             if found.path is not None:
                 os.rename(new, self._database)
-            _sync(self._database.parent)
+            integrity.sync(self._database.parent)
         except (OSError, sqlite3.Error) as error:
             new.unlink(missing_ok=True)
             raise Failed(f"Database {self._database} could not be replaced: {error}") from error
@@ -195,7 +195,7 @@ def _salvage(source: Path, target: Path) -> bool:
             new.execute("VACUUM")
     except sqlite3.DatabaseError:
         return False
-    _sync(target)
+    integrity.sync(target)
     return not integrity.problem(target, immutable=True)
 
 
@@ -212,17 +212,9 @@ def _copy(source: Path, target: Path) -> None:
         old.backup(new)
         new.execute("DELETE FROM intents")
         new.commit()
-    _sync(target)
+    integrity.sync(target)
 
 
 def _make_empty(target: Path) -> None:
     target.unlink(missing_ok=True)
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
