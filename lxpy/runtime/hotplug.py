@@ -170,7 +170,8 @@ def _add_disk(container: Container, disk: Disk, userns: int) -> None:
         place = _place(disk)
         mounts.attach(tree, disk["source"], path=place)
         os.close(tree)
-        namespaces.join(userns, namespaces.NEWUSER, "user namespace")
+        # Its own: that of a restored container is none of those we keep.
+        namespaces.join(pidfd, namespaces.NEWUSER, "user namespace")
         processes.become_root()
         namespaces.unshare(namespaces.NEWNS, "mount namespace")
         tree = mounts.clone_tree(place, recursive=disk["recursive"])

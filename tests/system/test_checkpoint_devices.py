@@ -61,6 +61,24 @@ def test_a_device_comes_after_a_restore(daemon: Daemon, launch: Launch, block: N
     assert daemon.exec(name, "ls", "/dev/cb", check=False).returncode != 0
 
 
+def test_disk_and_nic_come_after_a_restore(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    _again(daemon, name)
+    bridge = daemon.api.get("/1.0/profiles/default")["devices"]["eth0"]["network"]
+    devices = {
+        "d": {"type": "disk", "source": "/etc", "path": "/mnt/d"},
+        "eth1": {"type": "nic", "nictype": "bridged", "parent": bridge},
+    }
+    daemon.api.patch(f"/1.0/instances/{name}", {"devices": devices})
+    for _ in range(2):
+        daemon.exec(name, "ls", "/mnt/d/hostname", "/sys/class/net/eth1")
+        _again(daemon, name)
+    daemon.lxpy("config", "device", "remove", name, "eth1")
+    daemon.lxpy("config", "device", "remove", name, "d")
+    assert daemon.exec(name, "ls", "/mnt/d/hostname", check=False).returncode != 0
+    assert daemon.exec(name, "ls", "/sys/class/net/eth1", check=False).returncode != 0
+
+
 def test_a_disk_over_a_link(daemon: Daemon, launch: Launch) -> None:
     name = launch(start=False)
     daemon.lxpy("config", "device", "add", name, "d", "disk", "source=/etc", "path=/link/d")
