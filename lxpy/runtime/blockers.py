@@ -40,7 +40,7 @@ _REMEDY_BTRFS = (
     "a file"
 )
 #: file systems whose content CRIU neither saves nor finds again
-_FILE_SYSTEMS = re.compile(r"fuse(?!\.lxcfs)|nfs|cifs|9p|ceph")
+_FILE_SYSTEMS = re.compile(r"fuse(?!ctl|\.lxcfs)|nfs|cifs|9p|ceph")
 _STANDARD = frozenset(os.makedev(major, minor) for _, major, minor, _ in STANDARD)
 _PTMX = os.makedev(5, 2)
 _FAMILIES = frozenset(
@@ -68,7 +68,7 @@ def find(init: int, group: Group) -> list[Blocker]:
             found += _process(pid, namespaces)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _processes(init: int, group: Group) -> list[int]:
