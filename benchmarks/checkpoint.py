@@ -24,6 +24,7 @@ from tests.support.daemon import Daemon, install_commands
 
 MIB = 1 << 20
 _NAME = "bench"
+_REST_S = 4.0  # until services have read what came to them at their start
 # Each string is made at run time, or perl would share one.
 _HOG = "my @all; push @all, chr($_ % 256) x 1048576 for 1..{}; open F, '>/run/touched'; sleep"
 
@@ -76,9 +77,11 @@ class Bench:
     def _once(self, figures: Figures) -> None:
         daemon, states = self.daemon, self.daemon.directory / "states" / _NAME
         os.sync()  # nobody pays for what was written before
+        time.sleep(_REST_S)
         figures.add("stop --stateful, s", self._time("stop", _NAME, "--stateful"))
         figures.add("memory's files, MiB", _size_bytes(states) / MIB)
         figures.add("start, s", self._time("start", _NAME))
+        time.sleep(_REST_S)
         figures.add("snapshot --stateful, s", self._time("snapshot", _NAME, "s", "--stateful"))
         snapshot = daemon.api.get(f"/1.0/instances/{_NAME}/snapshots/s")
         figures.add("of it frozen, s", snapshot["lxpy"]["frozen_ms"] / 1000)

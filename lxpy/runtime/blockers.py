@@ -39,6 +39,11 @@ _REMEDY_BTRFS = (
     "move it to a storage pool of driver dir (its source may lie on btrfs), or make /etc/localtime "
     "a file"
 )
+_LIMITS = (
+    "has limits that lxpyd may not read, which lacks CAP_SYS_RESOURCE",
+    "give lxpyd that capability, or the instance ids of its own (security.privileged)",
+)
+_CAP_SYS_RESOURCE = 1 << 24
 #: file systems whose content CRIU neither saves nor finds again
 _FILE_SYSTEMS = re.compile(r"fuse(?!ctl|\.lxcfs)|nfs|cifs|9p|ceph")
 _STANDARD = frozenset(os.makedev(major, minor) for _, major, minor, _ in STANDARD)
@@ -99,10 +104,21 @@ def _process(pid: int, namespaces: dict[str, str]) -> Iterator[Blocker]:
         yield Blocker(inside, command, _NAMESPACES[kind], remedy)
     if nested and nested[0] in ("user", "pid"):
         return  # all else follows from that
+    if not _limits_are_read(pid):
+        yield Blocker(inside, command, *_LIMITS)
     for number in os.listdir(f"/proc/{pid}/fd"):
         reason = _descriptor(pid, number)
         if reason is not None:
             yield Blocker(inside, command, *reason)
+
+
+def _limits_are_read(pid: int) -> bool:
+    """Tell whether CRIU may read a process's limits. Source: prlimit(2)."""
+    if _namespace(pid, "user") != _namespace(os.getpid(), "user"):
+        return True  # in namespaces below, root has every capability
+    if int(_status(os.getpid(), "CapEff:")[0], 16) & _CAP_SYS_RESOURCE:
+        return True
+    return all(each == "0" for field in ("Uid:", "Gid:") for each in _status(pid, field)[:3])
 
 
 def _descriptor(pid: int, number: str) -> tuple[str, str] | None:

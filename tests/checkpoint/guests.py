@@ -26,6 +26,11 @@ class Guest:
     alias: str
     init: str
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is a login prompt on its console."""
+        return self.init != "busybox"
+
     def provide(self, daemon: Daemon) -> str:
         """Have the image; its alias. Raises AssertionError when it cannot be built."""
         return distributions.provide(daemon, self.alias)
@@ -113,12 +118,15 @@ def network_works(daemon: Daemon, name: str, peer: str) -> None:
     daemon.exec(name, "sh", "-c", look_up)
 
 
-def console_works(daemon: Daemon, name: str) -> None:
-    """Check that what is written to the console comes out of it."""
+def console_works(daemon: Daemon, name: str, *, asks: bool) -> None:
+    """Check that what is written to the console comes out of it; that somebody `asks` who it is."""
     with execution.console(daemon.api, name) as console:
         text = f"console-{time.monotonic_ns()}"
         daemon.exec(name, "sh", "-c", f"echo {text} >/dev/console")
         console.read_until(text)
+        if asks:
+            console.type("\r")
+            console.read_until("login:", 30)
 
 
 def nothing_spins(daemon: Daemon, name: str) -> None:

@@ -20,12 +20,16 @@ OPERATIONS = ("stop and start", "snapshot and restore", "fork")
 
 
 class Cell(TypedDict):
-    """One guest in one set-up: for each operation "" or why not, and what took how long."""
+    """One guest in one set-up: for each operation "" or why not, and what took how long.
+
+    `untried` is why there was no guest, `refused` why the memory cannot be saved, as it is told.
+    """
 
     kernel: str
     day: str
     failures: dict[str, str]
     refused: str
+    untried: str
     seconds: dict[str, float]
 
 
@@ -49,6 +53,7 @@ def new_cell() -> Cell:
         day=time.strftime("%Y-%m-%d"),
         failures={},
         refused="",
+        untried="",
         seconds={},
     )
 
@@ -74,7 +79,7 @@ def _matrix(found: dict[str, Cell], guests: Sequence[str], setups: Sequence[str]
     lines += [f"| | {' | '.join(guests)} |", f"|---|{'---|' * len(guests)}"]
     plain = [found.get(f"{guest}, {setups[0]}") for guest in guests]
     for step in _steps(plain):
-        times = [f"{cell['seconds'].get(step, 0):.1f}" if cell else "" for cell in plain]
+        times = [_seconds(cell, step) for cell in plain]
         lines.append(f"| {step} | {' | '.join(times)} |")
     return "\n".join(lines) + "\n"
 
@@ -82,12 +87,18 @@ def _matrix(found: dict[str, Cell], guests: Sequence[str], setups: Sequence[str]
 def _cell(cell: Cell | None, reasons: list[str]) -> str:
     if cell is None:
         return "-"
+    if cell["untried"]:
+        return f"not tried {_number(cell['untried'], reasons)}"
     if cell["refused"]:
         return f"refused {_number(cell['refused'], reasons)}"
     bad = {name: why for name, why in cell["failures"].items() if why}
     if not bad:
         return "pass"
     return ", ".join(f"{name}: no {_number(why, reasons)}" for name, why in bad.items())
+
+
+def _seconds(cell: Cell | None, step: str) -> str:
+    return f"{cell['seconds'][step]:.1f}" if cell and step in cell["seconds"] else ""
 
 
 def _number(reason: str, reasons: list[str]) -> str:

@@ -16,6 +16,7 @@ from tests.support.terminal import Terminal
 
 _VOLUME, _BLOCK = "matrix-files", "matrix-block"
 _SIZE = "16MiB"
+_SYS_RESOURCE = 1 << 24
 
 
 def _nothing(daemon: Daemon, name: str) -> None:
@@ -39,8 +40,8 @@ class Setup:
     prepare: Callable[[Daemon, str], None] = _nothing
     during: Any = _alone
     check: Callable[[Daemon, str], None] = _nothing
-    #: why it cannot be saved, as `lxpy checkpoint --check` says
-    refused: str = ""
+    #: why it cannot be saved, as `lxpy checkpoint --check` says; "" when it can
+    refused: Callable[[Guest], str] = lambda _: ""
     suits: Callable[[Guest], bool] = lambda _: True
 
 
@@ -149,6 +150,17 @@ def _nested(daemon: Daemon, name: str) -> None:
     processes.wait_until(lambda: _sleeps(daemon, name), 30)
 
 
+def _privileged(guest: Guest) -> str:
+    """Say what is in the way of guests that have the ids of the host."""
+    if guest.init == "systemd":
+        return "holds a BPF program or map"  # it restricts devices by them
+    status = Path("/proc/self/status").read_text()
+    capabilities = int(status.partition("CapEff:")[2].split()[0], 16)
+    if guest.init == "openrc" and not capabilities & _SYS_RESOURCE:
+        return "has limits that lxpyd may not read, which lacks CAP_SYS_RESOURCE"
+    return ""
+
+
 def _log_in(daemon: Daemon, name: str) -> None:
     """Have a session as a login makes it, which brings a `systemd --user`."""
     daemon.exec(name, "useradd", "--create-home", "--uid", "1000", "somebody")
@@ -181,8 +193,9 @@ SETUPS = (
     Setup("nesting", {"security.nesting": "true"}),
     Setup(
         "nested user namespace", {"security.nesting": "true"},
-        prepare=_nested, refused="user namespace of its own",
+        prepare=_nested, refused=lambda _: "runs in a user namespace of its own",
     ),
+    Setup("privileged", {"security.privileged": "true"}, refused=_privileged),
     Setup(
         "user logged in", prepare=_log_in, check=_still_logged_in,
         suits=lambda guest: guest.title in ("Debian 12", "Debian 13"),

@@ -7,6 +7,7 @@ kept. A cell that fails is told in docs/checkpoint-support.md, and fails the run
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Trial:
         self.worker.counts(daemon, name)
         self.setup.check(daemon, name)
         guests.network_works(daemon, name, self.peer)
-        guests.console_works(daemon, name)
+        guests.console_works(daemon, name, asks=self.guest.asks)
         self.guest.serves(daemon, name)
         daemon.exec(name, "test", "-S", "/dev/.lxc/notify")
         guests.nothing_spins(daemon, name)
@@ -123,7 +124,7 @@ def test_cell(daemon: Daemon, launch: Launch, guest: Guest, setup: Setup) -> Non
     try:
         image = _image(daemon, guest)
     except AssertionError as error:
-        cell["failures"] = {"image": f"cannot be built here: {_brief(error)}"}
+        cell["untried"] = re.sub(r"https?://\S+/| \(.*", "", _brief(error))
         report.keep(guest.title, setup.title, cell)
         pytest.skip(f"no image: {_brief(error)}")
     peer = launch()
@@ -131,8 +132,8 @@ def test_cell(daemon: Daemon, launch: Launch, guest: Guest, setup: Setup) -> Non
     name = launch(image, config=setup.config, devices=setup.devices(daemon))
     guest.boot(daemon, name)
     trial = Trial(daemon, guest, setup, name, peer, cell)
-    if setup.refused:
-        cell["refused"] = _refused(daemon, name, setup.refused)
+    if reason := setup.refused(guest):
+        cell["refused"] = _refused(daemon, name, reason)
         trial.as_before()
     else:
         operations: tuple[Callable[[], None], ...] = (
@@ -165,7 +166,7 @@ def _refused(daemon: Daemon, name: str, words: str) -> str:
     assert checked.returncode == 1 and words in checked.stdout, checked.stdout
     done = daemon.lxpy("stop", name, "--stateful", check=False)
     assert done.returncode != 0 and "cannot be saved" in done.stderr, done.stderr
-    return f"a process has a {words}"
+    return f"a process {words}"
 
 
 def _why_not(operation: Callable[[], None]) -> str:
@@ -177,5 +178,6 @@ def _why_not(operation: Callable[[], None]) -> str:
 
 
 def _brief(error: AssertionError) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    """The error in a line, without the command that has it."""
+    lines = [line for line in str(error).rpartition(": Error: ")[2].splitlines() if line.strip()]
     return lines[0][:300] if lines else "an assertion without words"
