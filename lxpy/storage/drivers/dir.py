@@ -351,9 +351,10 @@ class DirDriver:
 
 @asynccontextmanager
 async def _tidied(place: _Place) -> AsyncIterator[None]:
-    """Remove at once what a block that fails has made."""
+    """Remove at once what a block that fails has made; say when it was for want of room."""
     try:
-        yield
+        with layout.full_told(place.stacked.pool):
+            yield
     except BaseException:
         await asyncio.shield(asyncio.ensure_future(place.trash.empty()))
         raise

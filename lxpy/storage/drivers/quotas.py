@@ -8,6 +8,7 @@ Source: btrfs-filesystem(8), losetup(8).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,13 +70,22 @@ def inside(directory: Path) -> Path:
 
 
 async def make_disk(directory: Path, size_bytes: int) -> None:
-    """Make the disk of a directory, not mounted. Raises BadRequest, Failed, MissingTool."""
+    """Make the disk of a directory, not mounted.
+
+    Raises BadRequest, Failed, MissingTool; OSError (ENOSPC) where there is no room for it.
+    """
     if size_bytes < _SMALLEST_BYTES:
         raise BadRequest(f"Invalid size: {size_bytes} bytes are fewer than the 16MiB a disk needs")
     image = directory / IMAGE
     await in_thread(_make_file, image, directory / MOUNT, size_bytes)
     mixed = ("--mixed",) if size_bytes < _MIXED_BYTES else ()
-    await run("mkfs.btrfs", "-q", "-m", "single", "-d", "single", *mixed, str(image))
+    try:
+        await run("mkfs.btrfs", "-q", "-m", "single", "-d", "single", *mixed, str(image))
+    except Failed as error:
+        free = await in_thread(os.statvfs, directory)
+        if free.f_bavail * free.f_frsize < _SMALLEST_BYTES:  # it says "Input/output error"
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(image)) from error
+        raise
 
 
 async def mount(directory: Path) -> None:
