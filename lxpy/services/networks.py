@@ -249,6 +249,11 @@ class Networks:
         """Take a nic away from a running instance."""
         await self._wiring.detach(instance.unique_name, plan.device)
 
+    async def cut(self, instance: Instance) -> None:
+        """Take all nics from a running instance, at once."""
+        for each in nics.nics_of(instance):
+            await self._wiring.detach(instance.unique_name, each.nic.device)
+
     async def detach(self, instance: Instance) -> None:
         """Clean up after an instance that has ended. Idempotent."""
         await self._wiring.detach(instance.unique_name)

@@ -240,7 +240,7 @@ class Power:
         if ran:
             if goes_on_from:
                 # Or the ends of its processes would end connections that are in the saved state.
-                await self._networks.detach(instance)
+                await self._networks.cut(instance)
             await self._stop(instance, force=True, timeout_s=None, returns=True)
             await self._left(instance)
         try:

@@ -97,7 +97,8 @@ class Restoring:
         for it to stay so, see `Startup.autostart`.
         """
         if not self._power.is_running(instance):
-            yield
+            async with self._power.interrupted(instance, goes_on_from=goes_on_from):
+                yield
             return
         intent = await self._journal.begin("interrupted", instance.project, instance.name)
         try:

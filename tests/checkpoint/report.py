@@ -16,7 +16,7 @@ from tests.support.daemon import REPOSITORY
 PAGE = REPOSITORY / "docs/checkpoint-support.md"
 _FOUND = CACHE / "checkpoint-matrix"
 _BEGIN, _END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
-OPERATIONS = ("stop and start", "snapshot and restore", "fork")
+OPERATIONS = ("snapshot and restore", "stop and start", "fork")
 
 
 class Cell(TypedDict):

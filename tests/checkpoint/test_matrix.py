@@ -137,7 +137,7 @@ def test_cell(daemon: Daemon, launch: Launch, guest: Guest, setup: Setup) -> Non
         trial.as_before()
     else:
         operations: tuple[Callable[[], None], ...] = (
-            trial.stop_and_start, trial.snapshot_and_restore, trial.fork,
+            trial.snapshot_and_restore, trial.stop_and_start, trial.fork,
         )  # fmt: skip
         for title, operation in zip(report.OPERATIONS, operations, strict=True):
             cell["failures"][title] = _why_not(operation)
