@@ -221,9 +221,7 @@ class Application:
         exports = VolumeExports(
             self.db, self.pools, self.journal, users, self.disks, self.exports.packer
         )
-        backups = VolumeBackups(
-            self.db, shelf, self.locks, exports, self.registry, self.lifecycle
-        )
+        backups = VolumeBackups(self.db, shelf, self.locks, exports, self.registry, self.lifecycle)
         volumes.on_removed = backups.forget
         return storage.Services(
             volumes=volumes,
