@@ -20,6 +20,8 @@ from lxpy.units import parse_size
 
 DEFAULT_BYTES = 10 << 30
 _STAGING_BYTES = 64 << 30
+# An ext4 keeps the journal it was made with: below this, much of a shrunk one would be that.
+_LEAST_SHRUNK_BYTES = 1 << 30
 #: where in a volume's file system its files are
 TOPS = {VolumeType.CONTAINER: "rootfs", VolumeType.CUSTOM: "files", VolumeType.IMAGE: "."}
 
@@ -188,9 +190,11 @@ def full_told(pool: Pool, volume: Volume) -> Iterator[None]:
 
 
 def can_become(origin: LogicalVolume, target: Volume) -> bool:
-    """Tell whether a snapshot of `origin` can be made as large as a volume is to be."""
-    smaller = target.size_bytes is not None and _wanted(target) < origin.size_bytes
-    return bool(target.snapshot) or not smaller or origin.filesystem != filesystems.XFS
+    """Tell whether a snapshot of `origin` can well be made as large as a volume is to be."""
+    if target.snapshot or target.size_bytes is None or _wanted(target) >= origin.size_bytes:
+        return True
+    shrinks = origin.filesystem != filesystems.XFS
+    return shrinks and (not origin.filesystem or _wanted(target) >= _LEAST_SHRUNK_BYTES)
 
 
 def _wanted(volume: Volume) -> int:

@@ -138,7 +138,13 @@ def test_sizes_are_extents() -> None:
 
 @pytest.mark.parametrize(
     ("filesystem", "size", "can"),
-    [("ext4", "1GiB", True), ("xfs", "1GiB", False), ("xfs", "3GiB", True), ("xfs", "", True)],
+    [
+        ("ext4", "1GiB", True),
+        ("ext4", "512MiB", False),
+        ("xfs", "1GiB", False),
+        ("xfs", "3GiB", True),
+        ("xfs", "", True),
+    ],
 )
 def test_what_a_snapshot_can_become(filesystem: str, size: str, can: bool) -> None:
     origin = LogicalVolume("images_x", 2 << 30, 0, filesystem, ContentType.FILESYSTEM)
