@@ -245,9 +245,10 @@ class LvmDriver:
         await mounting.unmount(layout.volume_path(pool, volume))
 
     async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
-        """Return the directory with the files."""
+        """Return the directory with the files; of a block volume it has none."""
         place = layout.volume_path(pool, volume)
-        if not await in_thread(os.path.ismount, place):
+        files = volume.content is ContentType.FILESYSTEM
+        if files and not await in_thread(os.path.ismount, place):
             raise NotFound(f'Volume "{volume.label}" of storage pool "{pool.name}" is not mounted')
         return Plain(str(place / lvm_volumes.TOPS[volume.type]))
 
