@@ -189,11 +189,7 @@ def test_links_at_system_directories_lead_nowhere(
     outside.mkdir()
     name = launch()
     change(daemon, name, "stop")
-    (upper,) = [
-        path
-        for path in (daemon.directory / "storage-pools").rglob("upper")
-        if f"/{name}/" in f"{path}/"
-    ]
+    upper = daemon.directory / "storage-pools/default/containers" / name / "head/upper"
     for entry in ("dev", "proc", "sys", "run"):
         (upper / entry).rmdir() if (upper / entry).exists() else None
         (upper / entry).symlink_to(outside)
