@@ -1,4 +1,4 @@
-"""The composition root: builds database, services and HTTP application, starts and ends them."""
+"""The composition root: builds database and services, starts and ends them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 
-from lxpy.daemon import middleware
-from lxpy.daemon.routes import (
-    backups,
-    checkpoints,
-    events,
-    files,
-    images,
-    instances,
-    internal,
-    networks,
-    operations,
-    profiles,
-    recover,
-    server,
-    sftp,
-    snapshot_mounts,
-    snapshots,
-    storage,
-)
+from lxpy.daemon.routes import storage
 from lxpy.db.engine import Database
 from lxpy.db.reserve import Reserve
 from lxpy.errors import Failed, LxpyError
@@ -41,43 +22,30 @@ from lxpy.runtime.container import Runtime
 from lxpy.services import host
 from lxpy.services.backupfiles import BackupFiles
 from lxpy.services.backups import Backups
-from lxpy.services.bulk import Bulk
 from lxpy.services.care import Care
 from lxpy.services.checkpoints import Checkpoints
-from lxpy.services.checks import Checks
-from lxpy.services.console import Consoles
-from lxpy.services.copies import Copies
-from lxpy.services.creation import Creation
 from lxpy.services.criu import Criu
-from lxpy.services.differences import Differences
 from lxpy.services.directories import Directories
 from lxpy.services.disks import Disks
 from lxpy.services.exec import Exec
 from lxpy.services.exports import Exports
 from lxpy.services.files import Files
 from lxpy.services.images import Images
-from lxpy.services.imports import Imports
-from lxpy.services.increments import Increments
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
 from lxpy.services.live import Live
 from lxpy.services.locks import Locks
-from lxpy.services.logs import Logs
 from lxpy.services.lxcfs import Lxcfs
-from lxpy.services.memory import Memory
 from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.publish import Publish
 from lxpy.services.quiet import Pause
 from lxpy.services.records import Records
-from lxpy.services.recovery import Recovery
 from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
 from lxpy.services.settings import Settings
-from lxpy.services.sftp import Sftp
 from lxpy.services.shelf import Shelf
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.snapshotmounts import SnapshotMounts
@@ -86,8 +54,6 @@ from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
-from lxpy.services.trees import Trees
-from lxpy.services.twins import Twins
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
 from lxpy.services.volume_backups import VolumeBackups
@@ -251,98 +217,9 @@ class Application:
             restoring=self.restoring, registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
 
-    def _publish(self) -> Publish:
-        return Publish(
-            store=self.store, locks=self.locks, pools=self.pools, power=self.power,
-            images=self.images, settings=self.settings, registry=self.registry,
-        )  # fmt: skip
-
-    def _recovery(self) -> Recovery:
-        return Recovery(
-            db=self.db, directories=self.directories, pools=self.pools, store=self.store,
-            journal=self.journal, profiles=self.profiles, care=self.care, registry=self.registry,
-            is_running=lambda name: self.runtime.held(name) is not None,
-            begin_anew=self.begin_anew,
-        )  # fmt: skip
-
     def host(self) -> Host:
         """Return what the host has now."""
         return host.read_host(self.lxcfs.path)
-
-    def web(self) -> web.Application:
-        """Build the HTTP application."""
-        copies = Copies(
-            store=self.store, journal=self.journal, files=self.snapshot_files, pools=self.pools,
-            images=self.images, power=self.power, runtime=self.runtime,
-        )  # fmt: skip
-        creation = Creation(
-            store=self.store, locks=self.locks, journal=self.journal, profiles=self.profiles,
-            images=self.images, pools=self.pools, networks=self.networks, starter=self.starter,
-            power=self.power, copies=copies, registry=self.registry, lifecycle=self.lifecycle,
-            twins=Twins(self.store, self.checkpoints, self.power, self.runtime),
-        )  # fmt: skip
-        application = web.Application(
-            middlewares=[
-                middleware.errors,
-                middleware.identity,
-                middleware.guard(lambda: self.care.reason, lambda: self.again),
-            ],
-            client_max_size=1 << 40,
-        )
-        consoles = Consoles(
-            self.directories, self.store, self.runtime, self.power, self.registry, self.lifecycle
-        )
-        increments = Increments(
-            self.store,
-            self.journal,
-            self.pools,
-            self.profiles,
-            self.snapshot_files,
-            self.restoring,
-        )
-        services = instances.Services(
-            instances=self.instances,
-            creation=creation,
-            imports=Imports(
-                store=self.store,
-                locks=self.locks,
-                journal=self.journal,
-                profiles=self.profiles,
-                pools=self.pools,
-                creation=creation,
-                increments=increments,
-                registry=self.registry,
-            ),
-            updates=self.updates,
-            power=self.power,
-            bulk=Bulk(self.store, self.power, self.views, self.registry),
-            exec=self.exec,
-            consoles=consoles,
-            logs=Logs(self.directories, self.store, self.lifecycle),
-        )
-        for routes in (
-            instances.routes(services),
-            snapshots.routes(self.snapshots, Differences(self.snapshots, self.pools)),
-            backups.routes(self.backups, self.exports),
-            files.routes(self.files, Trees(self.files)),
-            sftp.routes(Sftp(self.files, self.locks)),
-            snapshot_mounts.routes(self.snapshot_mounts),
-            images.routes(self.images, self._publish()),
-            networks.routes(self.networks),
-            checkpoints.routes(
-                Checks(self.store, self.runtime, self.criu),
-                Memory(self.store, self.locks, self.checkpoints, self.power),
-            ),
-            storage.routes(self.pools, self.volumes),
-            profiles.routes(self.profiles),
-            server.routes(self.server),
-            operations.routes(self.registry, self.lifecycle),
-            events.routes(self.bus),
-            internal.routes(self.shut_down),
-            recover.routes(self._recovery()),
-        ):
-            application.add_routes(routes)
-        return application
 
     # Life
 

@@ -165,8 +165,10 @@ async def _answer(
     sink: TextIO,
 ) -> None:
     """Answer requests until the end."""
+    from lxpy.daemon import site
+
     loop = asyncio.get_running_loop()
-    runner = web.AppRunner(application.web(), access_log=None, shutdown_timeout=_LINGER_S)
+    runner = web.AppRunner(site.build(application), access_log=None, shutdown_timeout=_LINGER_S)
     await runner.setup()
     await web.SockSite(runner, sock, backlog=1024).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

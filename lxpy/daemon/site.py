@@ -1,0 +1,137 @@
+"""The HTTP application: every route, and the services that only routes use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from lxpy.daemon import middleware
+from lxpy.daemon.routes import (
+    backups,
+    checkpoints,
+    events,
+    files,
+    images,
+    instances,
+    internal,
+    networks,
+    operations,
+    profiles,
+    recover,
+    server,
+    sftp,
+    snapshot_mounts,
+    snapshots,
+    storage,
+)
+from lxpy.services.bulk import Bulk
+from lxpy.services.checks import Checks
+from lxpy.services.console import Consoles
+from lxpy.services.copies import Copies
+from lxpy.services.creation import Creation
+from lxpy.services.differences import Differences
+from lxpy.services.imports import Imports
+from lxpy.services.increments import Increments
+from lxpy.services.logs import Logs
+from lxpy.services.memory import Memory
+from lxpy.services.publish import Publish
+from lxpy.services.recovery import Recovery
+from lxpy.services.sftp import Sftp
+from lxpy.services.trees import Trees
+from lxpy.services.twins import Twins
+
+if TYPE_CHECKING:
+    from lxpy.daemon.app import Application
+
+_MAX_BODY_BYTES = 1 << 40
+
+
+def build(app: Application) -> web.Application:
+    """Return what answers requests, made of an application's services."""
+    site = web.Application(
+        middlewares=[
+            middleware.errors,
+            middleware.identity,
+            middleware.guard(lambda: app.care.reason, lambda: app.again),
+        ],
+        client_max_size=_MAX_BODY_BYTES,
+    )
+    for routes in _routes(app):
+        site.add_routes(routes)
+    return site
+
+
+def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
+    yield instances.routes(_instances(app))
+    yield snapshots.routes(app.snapshots, Differences(app.snapshots, app.pools))
+    yield backups.routes(app.backups, app.exports)
+    yield files.routes(app.files, Trees(app.files))
+    yield sftp.routes(Sftp(app.files, app.locks))
+    yield snapshot_mounts.routes(app.snapshot_mounts)
+    yield images.routes(app.images, _publish(app))
+    yield networks.routes(app.networks)
+    yield checkpoints.routes(
+        Checks(app.store, app.runtime, app.criu),
+        Memory(app.store, app.locks, app.checkpoints, app.power),
+    )
+    yield storage.routes(app.pools, app.volumes)
+    yield profiles.routes(app.profiles)
+    yield server.routes(app.server)
+    yield operations.routes(app.registry, app.lifecycle)
+    yield events.routes(app.bus)
+    yield internal.routes(app.shut_down)
+    yield recover.routes(_recovery(app))
+
+
+def _instances(app: Application) -> instances.Services:
+    creation = _creation(app)
+    increments = Increments(
+        app.store, app.journal, app.pools, app.profiles, app.snapshot_files, app.restoring
+    )
+    return instances.Services(
+        instances=app.instances,
+        creation=creation,
+        imports=Imports(
+            store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
+            pools=app.pools, creation=creation, increments=increments, registry=app.registry,
+        ),
+        updates=app.updates,
+        power=app.power,
+        bulk=Bulk(app.store, app.power, app.views, app.registry),
+        exec=app.exec,
+        consoles=Consoles(
+            app.directories, app.store, app.runtime, app.power, app.registry, app.lifecycle
+        ),
+        logs=Logs(app.directories, app.store, app.lifecycle),
+    )  # fmt: skip
+
+
+def _creation(app: Application) -> Creation:
+    copies = Copies(
+        store=app.store, journal=app.journal, files=app.snapshot_files, pools=app.pools,
+        images=app.images, power=app.power, runtime=app.runtime,
+    )  # fmt: skip
+    return Creation(
+        store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
+        images=app.images, pools=app.pools, networks=app.networks, starter=app.starter,
+        power=app.power, copies=copies, registry=app.registry, lifecycle=app.lifecycle,
+        twins=Twins(app.store, app.checkpoints, app.power, app.runtime),
+    )  # fmt: skip
+
+
+def _publish(app: Application) -> Publish:
+    return Publish(
+        store=app.store, locks=app.locks, pools=app.pools, power=app.power,
+        images=app.images, settings=app.settings, registry=app.registry,
+    )  # fmt: skip
+
+
+def _recovery(app: Application) -> Recovery:
+    return Recovery(
+        db=app.db, directories=app.directories, pools=app.pools, store=app.store,
+        journal=app.journal, profiles=app.profiles, care=app.care, registry=app.registry,
+        is_running=lambda name: app.runtime.held(name) is not None,
+        begin_anew=app.begin_anew,
+    )  # fmt: skip
