@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import structlog
@@ -21,6 +21,7 @@ from lxpy.operations.channel import Session
 
 Work = Callable[["Operation"], Awaitable[None]]
 Resources = Mapping[str, list[str]]
+Kind = Literal["task", "websocket", "token"]
 
 _KEPT_S = 5.0
 _log = structlog.get_logger()
@@ -38,12 +39,14 @@ class Operation:
         resources: Resources,
         session: Session | None,
         may_cancel: bool,
+        kind: Kind = "task",
     ) -> None:
         self.id = str(uuid4())
         self.description = description
         self.project = project
         self.resources = {key: list(urls) for key, urls in resources.items()}
         self.session = session
+        self.kind = kind
         self.may_cancel = may_cancel
         self.status = Status.PENDING
         self.err = ""
@@ -71,7 +74,7 @@ class Operation:
         """Return what clients see."""
         return Described(
             id=self.id,
-            class_="task" if self.session is None else "websocket",
+            class_=self.kind,
             description=self.description,
             created_at=self.created_at,
             updated_at=self.updated_at,
@@ -120,6 +123,11 @@ class Operation:
         self._touch()
         self._move(Status.RUNNING)
         self._task = asyncio.get_running_loop().create_task(self._run(work), name=self.url)
+        self._task.add_done_callback(self._settle)
+
+    def _settle(self, _: asyncio.Task[None]) -> None:
+        if not self._ended.is_set():  # cancelled before its first step
+            self._finish(Status.CANCELLED, "Operation cancelled")
 
     async def _run(self, work: Work) -> None:
         structlog.contextvars.bind_contextvars(operation=self.id)
@@ -193,12 +201,38 @@ class Registry:
         """Start a session that clients connect websockets to; metadata gets their secrets."""
         operation = Operation(
             self, description, project=project, resources=_both(resources or {}),
-            session=session, may_cancel=False,
+            session=session, may_cancel=False, kind="websocket",
         )  # fmt: skip
         operation.metadata = {**(metadata or {}), "fds": dict(session.secrets)}
         self._operations[operation.id] = operation
         operation.begin(session.run)
         return operation
+
+    def token(
+        self,
+        description: str,
+        *,
+        project: str = "default",
+        resources: Resources | None = None,
+        metadata: Mapping[str, Any],
+    ) -> Operation:
+        """Hand out a token, such as metadata's secret: it is good until somebody cancels it."""
+        operation = Operation(
+            self, description, project=project, resources=_both(resources or {}), session=None,
+            may_cancel=True, kind="token",
+        )  # fmt: skip
+        operation.metadata = dict(metadata)
+        self._operations[operation.id] = operation
+        operation.begin(_for_ever)
+        return operation
+
+    def tokens(self, description: str, project: str | None = None) -> list[Operation]:
+        """Return the tokens of a kind (and of a project); those just cancelled are among them."""
+        return [
+            each
+            for each in self.listed(project)
+            if each.kind == "token" and each.description == description
+        ]
 
     def get(self, id: str) -> Operation:
         """Return an operation. Raises NotFound."""
@@ -244,12 +278,16 @@ class Registry:
         running = [each for each in self._operations.values() if not each.status.is_final]
         deadline = asyncio.get_running_loop().time() + grace_s
         for each in running:
-            if each.session is not None:
+            if each.kind != "task":
                 each.abort()
         for each in running:
             if not await each.wait(max(0.0, deadline - asyncio.get_running_loop().time())):
                 each.abort()
                 await each.wait(30)
+
+
+async def _for_ever(_: Operation) -> None:
+    await asyncio.Event().wait()
 
 
 def _both(resources: Resources) -> Resources:

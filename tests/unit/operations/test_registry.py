@@ -168,3 +168,33 @@ async def test_close_gives_work_some_time() -> None:
     operation = registry.spawn("Doing", work)
     await registry.close(grace_s=0.01)
     assert undone.is_set() and operation.status is Status.CANCELLED
+
+
+async def test_token() -> None:
+    """It is good until it is cancelled, and is told of for a while after that."""
+    registry = Registry(Bus())
+    token = registry.token(
+        "Image download token",
+        project="p1",
+        resources={"images": ["/1.0/images/f"]},
+        metadata={"secret": "s"},
+    )
+    assert token.describe().class_ == "token" and token.describe().may_cancel
+    assert token.describe().metadata == {"secret": "s"}
+    assert registry.tokens("Image download token", "p1") == [token]
+    assert registry.tokens("Image download token", "p2") == []
+    assert registry.tokens("Executing operation") == []
+    with pytest.raises(BadRequest, match="Only websocket operations"):
+        registry.socket(token.id, "s")
+    registry.cancel(token.id)
+    assert await token.wait(5)
+    assert token.status is Status.CANCELLED
+    assert registry.tokens("Image download token", "p1") == [token]
+
+
+async def test_tokens_do_not_keep_the_daemon() -> None:
+    registry = Registry(Bus())
+    token = registry.token("Image download token", metadata={"secret": "s"})
+    async with asyncio.timeout(2):
+        await registry.close(grace_s=60)
+    assert token.status is Status.CANCELLED
