@@ -36,6 +36,7 @@ _INSTANCES = {
     "container_backup": "backups, exports, imports (services.backups, services.imports)",
     "container_backup_override_pool": "X-LXD-pool of imports (services.imports)",
     "container_cpu_time": "cpu.usage of the state (services.views)",
+    "container_edit_metadata": "metadata and templates (services.metadata)",
     "container_disk_shift": "shift of disks (instances.devices.disk)",
     "container_host_shutdown_timeout": "boot.host_shutdown_timeout (services.startup)",
     "container_image_properties": "image.* of instances (services.creation)",

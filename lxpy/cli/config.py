@@ -7,6 +7,7 @@ import sys
 from lxpy.cli.declare import argument, command, flag, group, names, target_option
 from lxpy.cli.devices import Devices, Owner, declare_devices, writable
 from lxpy.cli.editor import edit
+from lxpy.cli.metadata import metadata, template
 from lxpy.cli.removing import path_of
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs, settings, split_snapshot
@@ -17,6 +18,8 @@ from lxpy.errors import BadRequest, NotFound
 config = group(None, "config", "Manage instance and server configuration options.")
 _instance = Owner("instance")
 device = declare_devices(config, _instance)
+config.add_command(metadata)
+config.add_command(template)
 
 
 def _place(session: Session, text: str) -> tuple[Client, str, str]:

@@ -16,6 +16,7 @@ from lxpy.daemon.routes import (
     images,
     instances,
     internal,
+    metadata,
     networks,
     operations,
     profiles,
@@ -36,6 +37,7 @@ from lxpy.services.imports import Imports
 from lxpy.services.increments import Increments
 from lxpy.services.logs import Logs
 from lxpy.services.memory import Memory
+from lxpy.services.metadata import InstanceMetadata
 from lxpy.services.publish import Publish
 from lxpy.services.recovery import Recovery
 from lxpy.services.sftp import Sftp
@@ -65,6 +67,7 @@ def build(app: Application) -> web.Application:
 
 def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield instances.routes(_instances(app))
+    yield metadata.routes(InstanceMetadata(app.store, app.locks, app.pools, app.lifecycle))
     yield snapshots.routes(app.snapshots, Differences(app.snapshots, app.pools))
     yield backups.routes(app.backups, app.exports)
     yield files.routes(app.files, Trees(app.files))

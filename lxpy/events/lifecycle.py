@@ -24,6 +24,8 @@ instance-ready instance-restored instance-exec instance-console instance-console
 instance-console-reset instance-file-retrieved instance-file-pushed instance-file-deleted
 instance-log-retrieved instance-log-deleted
 instance-metadata-retrieved instance-metadata-updated
+instance-metadata-template-created instance-metadata-template-deleted
+instance-metadata-template-retrieved
 instance-snapshot-created instance-snapshot-deleted instance-snapshot-renamed
 instance-snapshot-updated
 instance-backup-created instance-backup-deleted instance-backup-renamed

@@ -59,14 +59,8 @@ def architecture_name(name: str) -> str:
 
 
 def parse(text: str, *, type: ImageType = "container") -> Metadata:
-    """Parse metadata.yaml (YAML or JSON). Raises Failed in LXD's words."""
-    try:
-        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = str(error).replace("\n", " ")
-        raise Failed(f"Could not parse metadata.yaml: {problem}") from error
-    if not isinstance(found, dict):
-        raise Failed("Could not parse metadata.yaml: it is no mapping")
+    """Parse metadata.yaml (YAML or JSON) of an image. Raises Failed in LXD's words."""
+    found = _load(text)
     architecture = found.get("architecture")
     if not isinstance(architecture, str) or not architecture:
         raise Failed("Missing/Invalid architecture in metadata.yaml")
@@ -81,6 +75,32 @@ def parse(text: str, *, type: ImageType = "container") -> Metadata:
         templates=_templates(found.get("templates")),
         type=type,
     )
+
+
+def kept(text: str) -> Metadata:
+    """Parse metadata.yaml as an instance keeps it, and its users change it: all may be missing.
+
+    Raises Failed.
+    """
+    found = _load(text)
+    return Metadata(
+        architecture=_string(found.get("architecture")),
+        creation_date=_seconds(found.get("creation_date")) or 0,
+        expiry_date=_seconds(found.get("expiry_date")) or 0,
+        properties=_strings(found.get("properties"), "properties"),
+        templates=_templates(found.get("templates")),
+    )
+
+
+def _load(text: str) -> dict[object, object]:
+    try:
+        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = str(error).replace("\n", " ")
+        raise Failed(f"Could not parse metadata.yaml: {problem}") from error
+    if not isinstance(found, dict):
+        raise Failed("Could not parse metadata.yaml: it is no mapping")
+    return found
 
 
 def dump(metadata: Metadata) -> str:
@@ -135,21 +155,32 @@ def _templates(value: object) -> tuple[Template, ...]:
         raise Failed("Missing/Invalid templates in metadata.yaml")
     result = []
     for path, options in value.items():
-        if not isinstance(path, str) or not path.startswith("/") or not isinstance(options, dict):
+        if not isinstance(options, dict):
             raise Failed(f'Invalid template "{path}" in metadata.yaml')
-        name = options.get("template")
-        if not isinstance(name, str) or not name or "/" in name or name in (".", ".."):
-            raise Failed(f'Invalid template file of "{path}" in metadata.yaml')
         when = options.get("when") or []
-        if not isinstance(when, list) or not all(each in _TRIGGERS for each in when):
-            raise Failed(f'Invalid trigger of template "{path}" in metadata.yaml')
-        result.append(
-            Template(
-                path=path,
-                template=name,
-                when=tuple(when),
-                create_only=options.get("create_only") is True,
-                properties=_strings(options.get("properties"), f'properties of "{path}"'),
-            )
+        found = Template(
+            path=path,
+            template=options.get("template") or "",
+            when=tuple(when) if isinstance(when, list) else (str(when),),
+            create_only=options.get("create_only") is True,
+            properties=_strings(options.get("properties"), f'properties of "{path}"'),
         )
+        check_template(found)
+        result.append(found)
     return tuple(result)
+
+
+def check_template(template: Template) -> None:
+    """Raise Failed, naming what is wrong with one."""
+    path, name = template.path, template.template
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise Failed(f'Invalid template "{path}" in metadata.yaml')
+    if not isinstance(name, str) or not is_template_name(name):
+        raise Failed(f'Invalid template file of "{path}" in metadata.yaml')
+    if not all(each in _TRIGGERS for each in template.when):
+        raise Failed(f'Invalid trigger of template "{path}" in metadata.yaml')
+
+
+def is_template_name(name: str) -> bool:
+    """Whether a text names a file that may lie in templates/."""
+    return name.isprintable() and "/" not in name and name not in ("", ".", "..")

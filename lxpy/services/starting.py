@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lxpy import storage
 from lxpy.errors import Failed
-from lxpy.images import metadata
+from lxpy.images import kept, metadata
 from lxpy.instances import devices, idmaps, templates
 from lxpy.instances.devices.disk import VolumeSource, missing_source
 from lxpy.instances.devices.nic import NicPlan
@@ -33,6 +33,8 @@ from lxpy.storage import Layers, Rootfs, Volume
 from lxpy.threads import in_thread
 from lxpy.units import is_false
 
+#: of how many images and instances the templates are kept in memory
+_KNOWN = 1024
 #: triggers that wait for the next start
 _DEFERRED: dict[str, Trigger] = {"create": "create", "copy": "copy", "rename": "rename"}
 
@@ -160,19 +162,19 @@ class Starter:
         pending = _DEFERRED.get(instance.config.get("volatile.apply_template", ""))
         triggers: list[Trigger] = ["start"] if pending is None else [pending, "start"]
         wanted = templates.wanted(known, triggers)
-        sources = await in_thread(_read_sources, directory / "templates", wanted)
+        sources = await in_thread(_read_sources, directory, wanted)
         return await in_thread(templates.render, known, sources, triggers, instance)
 
     def _read_templates(self, directory: Path) -> tuple[metadata.Template, ...]:
-        path = directory / "metadata.yaml"
         try:
-            key = (str(path), path.stat().st_mtime_ns)
-            if key not in self._templates:
-                self._templates[key] = metadata.parse(path.read_text()).templates
+            key = (str(directory), (directory / kept.FILE).lstat().st_mtime_ns)
         except FileNotFoundError:
             return ()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Failed(f"The image's metadata cannot be read: {error}") from error
+        if key not in self._templates:
+            if len(self._templates) >= _KNOWN:
+                self._templates.clear()
+            text = _decoded(kept.FILE, kept.read(directory, kept.FILE) or b"{}")
+            self._templates[key] = metadata.kept(text).templates
         return self._templates[key]
 
     async def _paths(self, instance: Instance) -> Paths:
@@ -239,18 +241,16 @@ def _host_nodes(needs: Needs) -> dict[str, HostNode]:
 
 
 def _read_sources(directory: Path, names: list[str]) -> dict[str, str]:
-    sources: dict[str, str] = {}
-    for name in names:
-        path = directory / name
-        if "/" in name or path.is_symlink():
-            raise Failed(f'The image\'s template "{name}" is no plain file in templates/')
-        try:
-            sources[name] = path.read_text()
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise Failed(f'The image\'s template "{name}" cannot be read: {error}') from error
-    return sources
+    """Return the texts of templates. Raises Failed."""
+    found = {name: kept.read(directory, f"{kept.TEMPLATES}/{name}") for name in names}
+    return {name: _decoded(name, data) for name, data in found.items() if data is not None}
+
+
+def _decoded(name: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Failed(f'The image\'s "{name}" is no text: {error}') from error
 
 
 async def _load_modules(instance: Instance) -> None:
