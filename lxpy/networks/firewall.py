@@ -66,7 +66,7 @@ async def apply(config: Bridge, subnets: Sequence[IPv4Network | IPv6Network] = (
         foreign = await read_foreign(config.name)
         rules = own + "".join(f"{line}\n" for line in accepts(config, foreign, subnets))
         try:
-            await _nft(rules)
+            await run_nft(rules)
             break
         except Failed:  # somebody has changed his chains since we looked
             if attempt == _TRIES - 1:
@@ -79,7 +79,7 @@ async def remove(bridge: str) -> None:
     """Remove everything that a network has in the firewall. Raises MissingTool, Failed."""
     foreign = await read_foreign(bridge)
     lines = [*_drop_table("inet", bridge), *_drop_table("bridge", bridge), *_withdrawn(foreign)]
-    await _nft("\n".join(lines) + "\n")
+    await run_nft("\n".join(lines) + "\n")
     await xtables.remove(bridge, foreign.iptables)
 
 
@@ -212,7 +212,8 @@ def _drop_table(family: str, bridge: str) -> tuple[str, str]:
     return f"add table {family} {name}", f"delete table {family} {name}"
 
 
-async def _nft(rules: str) -> None:
+async def run_nft(rules: str) -> None:
+    """Change the rules, in one transaction. Raises MissingTool, Failed."""
     await run("nft", "-f", "-", input=rules.encode())
 
 
@@ -226,7 +227,7 @@ class Allowed:
 
 def needs_rules(nic: Nic) -> bool:
     """Tell whether an interface needs a chain of its own."""
-    return nic.filters_mac or nic.egress_bits > 0 or bool(nic.options.get("limits.priority"))
+    return nic.filters_mac or nic.egress_bits > 0 or nic.priority > 0
 
 
 def nic_rules(nic: Nic, allowed: Allowed) -> list[str]:
@@ -244,9 +245,14 @@ def nic_rules(nic: Nic, allowed: Allowed) -> list[str]:
         rules += _ipv4_rules(allowed.ipv4)
     if allowed.ipv6 is not None:
         rules += _ipv6_rules(allowed.ipv6)
-    if nic.options.get("limits.priority"):
-        number = int(nic.options["limits.priority"])
-        rules.append(f"meta priority set {number >> 16:x}:{number & 0xFFFF:x}")
+    return rules + limit_rules(nic)
+
+
+def limit_rules(nic: Nic) -> list[str]:
+    """Return the rules of how much an interface may send, and how urgent that is."""
+    rules: list[str] = []
+    if nic.priority:
+        rules.append(f"meta priority set {nic.priority >> 16:x}:{nic.priority & 0xFFFF:x}")
     if nic.egress_bits:
         rate = max(1, nic.egress_bits // 8)
         burst = max(rate // 10, _MIN_BURST)
@@ -297,16 +303,16 @@ async def add_nic(bridge: str, host_name: str, nic: Nic, allowed: Allowed) -> No
         render, "nic.nft.j2", table=table_name(bridge), chain=_chain(host_name),
         host_name=host_name, rules=nic_rules(nic, allowed),
     )  # fmt: skip
-    await _nft(rules)
+    await run_nft(rules)
 
 
 async def remove_nic(bridge: str, host_name: str, *, last: bool) -> None:
     """Stop filtering an interface; with the `last` one its table goes. Raises Failed."""
     if last:
-        await _nft("\n".join(_drop_table("bridge", bridge)) + "\n")
+        await run_nft("\n".join(_drop_table("bridge", bridge)) + "\n")
         return
     table, chain = f"bridge {table_name(bridge)}", _chain(host_name)
-    await _nft(
+    await run_nft(
         f'delete element {table} nics {{ "{host_name}" }}\n'
         f"flush chain {table} {chain}\ndelete chain {table} {chain}\n"
     )
@@ -321,7 +327,7 @@ async def filtered_bridges() -> set[str]:
 
 async def forget_nics(bridge: str) -> None:
     """Remove the filters of all interfaces of a network. Raises MissingTool, Failed."""
-    await _nft("\n".join(_drop_table("bridge", bridge)) + "\n")
+    await run_nft("\n".join(_drop_table("bridge", bridge)) + "\n")
 
 
 def _chain(host_name: str) -> str:

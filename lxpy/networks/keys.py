@@ -31,7 +31,7 @@ from lxpy.keys import (
     matching,
     table,
 )
-from lxpy.networks import addresses
+from lxpy.networks import addresses, parentkeys
 
 _INTERFACE = matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "the name of a network interface")
 _DOMAIN = matching(
@@ -137,8 +137,11 @@ def check_name(name: str) -> None:
         raise BadRequest(f'Invalid network name: {problem}, it is "{shown}"')
 
 
-def validate(network: str, config: Mapping[str, str]) -> None:
-    """Raise Failed or NotSupported, in LXD's words, when a bridge's config is not right."""
+def validate(network: str, config: Mapping[str, str], kind: str = "bridge") -> None:
+    """Raise Failed or NotSupported, in LXD's words, when a network's config is not right."""
+    if kind != "bridge":
+        parentkeys.validate(network, kind, config)
+        return
     texts = Texts(
         unknown=f'Invalid option for network "{network}" option "{{key}}"',
         invalid=f'Invalid value for network "{network}" option "{{key}}": {{reason}}',

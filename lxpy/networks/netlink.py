@@ -10,7 +10,6 @@ import ipaddress
 import random
 import socket
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from types import TracebackType
 from typing import Any, Self
@@ -19,12 +18,18 @@ from pyroute2 import AsyncIPRoute, NetlinkError  # type: ignore[import-untyped]
 
 from lxpy.errors import Conflict, Failed, LxpyError, NotSupported
 from lxpy.networks.addresses import Subnet, host_end_hwaddr
+from lxpy.networks.ends import Inside, Veth, VirtualFunction
 from lxpy.networks.interfaces import FIRST_INDEX
 
 _TRIES = 16
 _INDEXES = 1 << 30
 _NODAD = 0x02
 _NO_LINK_LOCAL = 1
+_PROXY = 0x08
+_PERMANENT = 0x80
+_BRIDGE_PORT_VLAN_UNTAGGED, _BRIDGE_PORT_VLAN_PVID = 0x4, 0x2
+_VLAN_GVRP = 0x2
+_IPVLAN_MODES = {"l2": 0, "l3s": 2}
 _TAKEN = (errno.EEXIST, errno.EBUSY)
 _GONE = (errno.ENODEV, errno.ENXIO)
 
@@ -34,22 +39,6 @@ class NoSuchLink(Failed):
 
     def __init__(self, name: str) -> None:
         super().__init__(f'Network interface "{name}" does not exist on this host')
-
-
-@dataclass(frozen=True, slots=True)
-class Veth:
-    """A pair to make: `name` and `hwaddr` are the guest's, in the namespace of process `pid`.
-
-    `host_name` is "" where a name is made up; `queue_length` is in packets, None for the kernel's
-    choice.
-    """
-
-    pid: int
-    name: str
-    hwaddr: str
-    mtu: int
-    host_name: str = ""
-    queue_length: int | None = None
 
 
 class Netlink:
@@ -146,10 +135,125 @@ class Netlink:
                 return False
             return True
 
-    async def join(self, host: str, bridge: str, alias: str) -> None:
-        """Make the host's end of a pair a port of a bridge, with a note on it, and switch it on.
+    def make_index(self) -> int:
+        """Return a number for an interface that is most likely free everywhere."""
+        return FIRST_INDEX + self._random.randrange(_INDEXES)
+
+    async def make_inside(self, kind: str, link: Inside) -> None:
+        """Make a macvlan or ipvlan of a parent in a namespace, up.
+
+        Raises Failed, NoSuchLink, NotSupported.
+        """
+        more: dict[str, object] = {"macvlan_mode": "bridge", "address": link.hwaddr}
+        if kind == "ipvlan":
+            more = {"ipvlan_mode": _IPVLAN_MODES[link.mode]}
+        if link.mtu:
+            more["mtu"] = link.mtu
+        with _explained(f"making {kind} {link.name} of {link.parent}"):
+            await self._route.link(
+                "add", kind=kind, ifname=link.name, link=index(link.parent), net_ns_pid=link.pid,
+                index=link.index, state="up", **more,
+            )  # fmt: skip
+
+    async def move_inside(self, link: Inside) -> None:
+        """Move an interface of the host into a namespace, where it is off.
 
         Raises Failed, NoSuchLink.
+        """
+        changes: dict[str, object] = {"address": link.hwaddr} if link.hwaddr else {}
+        if link.mtu:
+            changes["mtu"] = link.mtu
+        with _explained(f"moving {link.parent} into an instance as {link.name}"):
+            own = index(link.parent)
+            await self._route.link("set", index=own, state="down")
+            if changes:
+                await self._route.link("set", index=own, **changes)
+            await self._route.link(
+                "set", index=own, ifname=link.name, net_ns_pid=link.pid,
+                IFLA_NEW_IFINDEX=link.index,
+            )  # fmt: skip
+
+    async def set_function(
+        self, parent: str, number: int, settings: VirtualFunction | None = None
+    ) -> None:
+        """Give a card's virtual function an address and a VLAN, or (None) take both away."""
+        wanted = settings or VirtualFunction("00:00:00:00:00:00", 0, filtered=True)
+        with _explained(f"setting virtual function {number} of {parent}"):
+            await self._route.link(
+                "set", index=index(parent),
+                vf={"vf": number, "mac": wanted.hwaddr, "vlan": wanted.vlan,
+                    "spoofchk": int(wanted.filtered)},
+            )  # fmt: skip
+
+    async def make_vlan(self, parent: str, vlan: int, name: str, alias: str, *, gvrp: bool) -> None:
+        """Make the interface of a parent's VLAN, up, with a note on it. Raises Failed."""
+        flags = {"vlan_flags": {"flags": _VLAN_GVRP, "mask": _VLAN_GVRP}} if gvrp else {}
+        with _explained(f"making the interface of VLAN {vlan} of {parent}"):
+            await self._route.link(
+                "add", kind="vlan", ifname=name, link=index(parent), vlan_id=vlan, **flags
+            )
+            await self._route.link("set", ifname=name, IFLA_IFALIAS=alias, state="up")
+
+    async def make_tunnel(self, name: str, tunnel: Mapping[str, object], alias: str) -> None:
+        """Make a tunnel's end, not up yet, with a note on it. Raises Failed."""
+        with _explained(f"making tunnel {name}"):
+            try:
+                await self._route.link("add", ifname=name, **tunnel)
+            except NetlinkError as error:
+                if error.code not in _TAKEN:
+                    raise
+                raise Conflict(f'Network interface "{name}" already exists on this host') from error
+            await self._route.link("set", ifname=name, IFLA_IFALIAS=alias)
+
+    async def set_link(
+        self, name: str, *, new_name: str = "", up: bool | None = None, **changes: object
+    ) -> None:
+        """Rename an interface, switch it on or off, change its MTU or MAC address.
+
+        Raises Failed, NoSuchLink.
+        """
+        with _explained(f"changing interface {name}"):
+            number = index(name)
+            if new_name and new_name != name:
+                await self._route.link("set", index=number, state="down")
+                await self._route.link("set", index=number, ifname=new_name)
+            if up is not None:
+                changes["state"] = "up" if up else "down"
+            if changes:
+                await self._route.link("set", index=number, **changes)
+
+    async def note(self, name: str, alias: str) -> None:
+        """Leave a note on an interface. Raises Failed, NoSuchLink."""
+        with _explained(f"noting whose {name} is"):
+            await self._route.link("set", index=index(name), IFLA_IFALIAS=alias)
+
+    async def tag_port(self, name: str, vlan: int, tagged: Collection[int]) -> None:
+        """Put a bridge's port into VLANs: `vlan` is that of frames without a tag (0: of none).
+
+        Raises Failed.
+        """
+        number = index(name)
+        with _explained(f"putting {name} into VLANs"):
+            try:
+                await self._route.vlan_filter("del", index=number, vlan_info={"vid": 1})
+            except NetlinkError as error:
+                if error.code not in (errno.ENOENT, errno.EINVAL):
+                    raise
+            for each in tagged:
+                await self._route.vlan_filter("add", index=number, vlan_info={"vid": each})
+            if vlan:
+                flags = _BRIDGE_PORT_VLAN_UNTAGGED | _BRIDGE_PORT_VLAN_PVID
+                await self._route.vlan_filter(
+                    "add", index=number, vlan_info={"vid": vlan, "flags": flags}
+                )
+
+    async def join(
+        self, host: str, bridge: str, alias: str, vlans: tuple[int, Collection[int]] | None = None
+    ) -> None:
+        """Make the host's end of a pair a port of a bridge, with a note on it, and switch it on.
+
+        `vlans` are that of its frames without a tag (0: none), and those with one; None leaves it
+        to the bridge. Raises Failed, NoSuchLink.
         """
         master = index(bridge)
         mode = [["IFLA_INET6_ADDR_GEN_MODE", _NO_LINK_LOCAL]]
@@ -158,6 +262,8 @@ class Netlink:
                 "set", ifname=host, master=master, IFLA_IFALIAS=alias,
                 IFLA_AF_SPEC={"attrs": [["AF_INET6", {"attrs": mode}]]},
             )  # fmt: skip
+            if vlans is not None:
+                await self.tag_port(host, *vlans)
             # Only then: an interface that comes up gives itself an address at once.
             await self._route.link("set", ifname=host, state="up")
 
@@ -225,28 +331,59 @@ class Netlink:
                         found.add(subnet)
         return found
 
-    async def add_route(self, name: str, subnet: Subnet) -> None:
-        """Route a subnet to an interface. Raises Failed, NoSuchLink."""
-        with _explained(f"routing {subnet} to {name}"):
-            await self._change_route("replace", index(name), subnet)
+    async def add_address(self, name: str, address: IPv4Interface | IPv6Interface) -> None:
+        """Give an interface one more address. Raises Failed, NoSuchLink."""
+        with _explained(f"giving {name} the address {address}"):
+            await self._route.addr("replace", index=index(name), **_address(address))
 
-    async def delete_route(self, name: str, subnet: Subnet) -> None:
+    async def add_route(
+        self, name: str, subnet: Subnet, *, table: int = 254, via: str = ""
+    ) -> None:
+        """Route a subnet to an interface, in a table, `via` a neighbour. Raises Failed."""
+        more: dict[str, object] = {"table": table}
+        if via:
+            more |= {"gateway": via, "scope": 0}
+        with _explained(f"routing {subnet} to {name}"):
+            await self._change_route("replace", index(name), subnet, more)
+
+    async def set_proxy(self, name: str, address: str, *, answers: bool) -> None:
+        """Answer on an interface, or not any more, for another's address. Raises Failed."""
+        if not answers and not exists(name):
+            return
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with _explained(f"answering on {name} for {address}"):
+            try:
+                await self._route.neigh(
+                    "replace" if answers else "del", dst=address, ifindex=index(name),
+                    family=family, flags=_PROXY, state=_PERMANENT,
+                )  # fmt: skip
+            except NetlinkError as error:
+                if answers or error.code not in (errno.ENOENT, errno.ESRCH):
+                    raise
+
+    async def delete_route(self, name: str, subnet: Subnet, *, table: int = 254) -> None:
         """Route a subnet no more; it is fine when it is not. Raises Failed."""
         if not exists(name):
             return
         with _explained(f"routing {subnet} to {name} no more"):
             try:
-                await self._change_route("del", index(name), subnet)
+                await self._change_route("del", index(name), subnet, {"table": table})
             except NetlinkError as error:
                 if error.code != errno.ESRCH:
                     raise
 
-    async def _change_route(self, command: str, number: int, subnet: Subnet) -> None:
+    async def _change_route(
+        self, command: str, number: int, subnet: Subnet, more: Mapping[str, object] | None = None
+    ) -> None:
         family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
         scope = {"scope": 253} if subnet.version == 4 else {}
-        await self._route.route(
-            command, dst=str(subnet), oif=number, family=family, proto=4, **scope
-        )
+        settings: dict[str, object] = {
+            "dst": str(subnet),
+            "oif": number,
+            "family": family,
+            "proto": 4,
+        }
+        await self._route.route(command, **settings | scope | dict(more or {}))
 
     async def subnets(self) -> set[Subnet]:
         """Return every subnet that the host has an address in or a route to, defaults left out."""
@@ -326,7 +463,7 @@ class _explained:
 def _translate(doing: str, error: NetlinkError) -> LxpyError:
     text = f"Failed {doing}: {error.args[1] if len(error.args) > 1 else error}"
     if error.code == errno.EOPNOTSUPP:
-        return NotSupported(f"{text}: the kernel lacks a module (bridge, veth or sch_tbf)")
+        return NotSupported(f"{text}: the kernel lacks a module for that")
     if error.code == errno.EPERM:
         return Failed(f"{text}: lxpyd needs CAP_NET_ADMIN")
     return Failed(text)

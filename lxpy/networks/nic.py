@@ -13,6 +13,7 @@ class Nic:
     """An interface `name` inside, known as `device` in the instance's configuration.
 
     `instance` is the instance's name on the host ("c1", "project_c1"), `hostname` its DNS name.
+    `kind` is its nictype, `parent` the interface of the host that it is on, "" for none.
     `host_name` is "" where we pick a name for the host's end; one that is `made` exists already,
     as after a restore; `ipv4` and `ipv6` are the reserved
     addresses ("" for none, "none" to forbid any); `options` are the device's options.
@@ -23,6 +24,8 @@ class Nic:
     device: str
     name: str
     hwaddr: str
+    kind: str = "bridged"
+    parent: str = ""
     host_name: str = ""
     mtu: int | None = None
     ipv4: str = ""
@@ -58,6 +61,27 @@ class Nic:
     def egress_bits(self) -> int:
         """Bits each second out of the instance, 0 for no limit."""
         return parse_bits(self.options.get("limits.egress") or self.options.get("limits.max", ""))
+
+    @property
+    def vlan(self) -> int:
+        """The VLAN of the parent that it is on, 0 for none."""
+        return int(self.options.get("vlan") or 0) if self.options.get("vlan") != "none" else 0
+
+    @property
+    def priority(self) -> int:
+        """The kernel's priority of what leaves the instance, 0 for none."""
+        return int(self.options.get("limits.priority") or 0)
+
+    @property
+    def queue_length(self) -> int | None:
+        """Packets that its queues take, None for the kernel's choice."""
+        text = self.options.get("queue.tx.length")
+        return int(text) if text else None
+
+    def addresses(self, family: str) -> tuple[str, ...]:
+        """Return the addresses of one family ("ipv4", "ipv6") that it has been given."""
+        text = self.ipv4 if family == "ipv4" else self.ipv6
+        return tuple(each for each in words(text) if each != "none")
 
     @property
     def routes(self) -> tuple[str, ...]:

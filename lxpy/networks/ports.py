@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from lxpy.errors import LxpyError, NotSupported
+from lxpy.errors import Failed, LxpyError
 from lxpy.networks import firewall, netlink
 from lxpy.networks.addresses import Subnet
+from lxpy.networks.ends import Veth
 from lxpy.networks.firewall import Allowed
 from lxpy.networks.interfaces import Interfaces
-from lxpy.networks.netlink import Netlink, Veth
-from lxpy.networks.nic import Nic
+from lxpy.networks.netlink import Netlink
+from lxpy.networks.nic import Nic, words
 
 _log = structlog.get_logger()
 
@@ -80,15 +81,14 @@ class Ports:
 
         Raises Failed, NoSuchLink, Conflict, MissingTool, NotSupported; nothing is left then.
         """
-        check_supported(nic)
-        queue = nic.options.get("queue.tx.length")
+        vlans = self._vlans(bridge, nic)
         veth = Veth(
             pid=pid,
             name=nic.name,
             hwaddr=nic.hwaddr,
             mtu=nic.mtu or mtu,
             host_name=nic.host_name,
-            queue_length=int(queue) if queue else None,
+            queue_length=nic.queue_length,
         )
         async with AsyncExitStack() as undo:
             host = nic.host_name if nic.made else await self._netlink.make_veth(veth)
@@ -98,11 +98,25 @@ class Ports:
             undo.push_async_callback(self._forget, port)
             await self._dress(port, allowed)
             alias = f"{self._owner}:{nic.instance}:{nic.device}"
-            await self._netlink.join(host, bridge, alias)
+            await self._netlink.join(host, bridge, alias, vlans)
             if nic.flag("security.port_isolation"):
                 await self._netlink.isolate(host)
             undo.pop_all()
         return host
+
+    def _vlans(self, bridge: str, nic: Nic) -> tuple[int, list[int]] | None:
+        """Return the VLANs that a nic asks for, None when it asks for none. Raises Failed."""
+        if not nic.options.get("vlan") and not nic.options.get("vlan.tagged"):
+            return None
+        found = self._interfaces.find(bridge)
+        if found is None or found.bridge is None or not found.bridge.vlan_filtering:
+            raise Failed(
+                f'VLAN filtering is not enabled in parent bridge "{bridge}": enable it '
+                f"(ip link set {bridge} type bridge vlan_filtering 1), or use a bridge on a VLAN "
+                "interface as parent"
+            )
+        untagged = nic.vlan or (found.bridge.vlan_default if not nic.options.get("vlan") else 0)
+        return untagged, tags(nic.options.get("vlan.tagged", ""))
 
     async def _dress(self, port: Port, allowed: Allowed) -> None:
         """Give a port its filters, limits and routes, before anything can pass."""
@@ -220,12 +234,10 @@ class Ports:
                 await task
 
 
-def check_supported(nic: Nic) -> None:
-    """Raise NotSupported for options that we do not act on."""
-    for key in ("vlan", "vlan.tagged"):
-        value = nic.options.get(key, "")
-        if value and value != "none":
-            raise NotSupported(
-                f'Invalid value for device option "{key}": this version of lxpy does not put '
-                "instances into VLANs of a bridge; use a bridge on a VLAN interface as parent"
-            )
+def tags(text: str) -> list[int]:
+    """Return the VLANs of "5,10-12"."""
+    found: list[int] = []
+    for part in words(text):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found

@@ -34,6 +34,34 @@ def prepare_bridge(name: str, *, ipv6: bool, proc: Path = _PROC) -> None:
         _write(conf / setting, value)
 
 
+def prepare_link(name: str, *, ipv4: bool, ipv6: bool, proc: Path = _PROC) -> None:
+    """Make the host's end of a routed pair pass packets on."""
+    if ipv4:
+        _write(proc / "ipv4/conf" / name / "forwarding", "1")
+    conf = proc / "ipv6/conf" / name
+    if ipv6 and conf.exists():
+        for setting, value in (
+            ("disable_ipv6", "0"),
+            ("accept_dad", "0"),
+            ("accept_ra", "0"),
+            ("forwarding", "1"),
+        ):
+            _write(conf / setting, value)
+
+
+def read(name: str, interface: str, proc: Path = _PROC) -> str:
+    """Return a setting "net.ipv4.conf.INTERFACE.forwarding"; "" when there is none.
+
+    The interface's name may have dots.
+    """
+    before, _, after = name.removeprefix("net.").partition(f".{interface}.")
+    parts = [*before.split("."), interface, after] if after else before.split(".")
+    try:
+        return proc.joinpath(*parts).read_text().strip()
+    except OSError:
+        return ""
+
+
 def forward(*, ipv4: bool, ipv6: bool, proc: Path = _PROC) -> None:
     """Let the host forward packets.
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 from lxpy.errors import BadRequest, Failed, LxpyError
 from lxpy.instances import devices
+from lxpy.instances.devices.nic_kinds import LIVE
 from lxpy.instances.expand import changed_keys, device_changes
 from lxpy.instances.limits import KEYS as LIMITS
 from lxpy.instances.model import Instance
@@ -16,9 +17,6 @@ from lxpy.services.power import Power
 from lxpy.services.starting import Starter
 
 Options = Mapping[str, str]
-
-#: options of a nic that say which link it is: with others of these it is another one
-_LINK = frozenset(("type", "network", "nictype", "parent", "name", "hwaddr", "host_name", "mtu"))
 
 
 class Live:
@@ -38,7 +36,7 @@ class Live:
             undo.push_async_callback(self._starter.settle, old)
             added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
             changed = [name for name in changed if not _is_resized_root(old, new, name)]
-            in_place = [name for name in changed if _is_live(old, new, name)]
+            in_place = [name for name in changed if self._is_live(old, new, name)]
             for name in in_place:
                 await self._replug(new, name)
                 undo.push_async_callback(self._replug, old, name)
@@ -92,17 +90,19 @@ class Live:
         except LxpyError as error:
             raise Failed(f'Failed to stop device "{name}": {error}') from error
 
+    def _is_live(self, old: Instance, new: Instance, name: str) -> bool:
+        """Whether a changed device is a nic that keeps its link."""
+        before, after = old.expanded_devices[name], new.expanded_devices[name]
+        if after.get("type") != "nic" or before.get("type") != "nic":
+            return False
+        live = LIVE.get(self._networks.nictype(after), frozenset())
+        return live.issuperset(changed_keys(before, after))
+
     def _pid(self, instance: Instance) -> int:
         held = self._runtime.held(instance.unique_name)
         if held is None:
             raise BadRequest("Instance is not running")
         return held.pid
-
-
-def _is_live(old: Instance, new: Instance, name: str) -> bool:
-    """Whether a changed device is a nic that keeps its link."""
-    before, after = old.expanded_devices[name], new.expanded_devices[name]
-    return after.get("type") == "nic" and not _LINK.intersection(changed_keys(before, after))
 
 
 def _is_resized_root(old: Instance, new: Instance, name: str) -> bool:

@@ -68,7 +68,7 @@ def guest(found: Iterable[Interface]) -> dict[str, instances_api.NetworkState]:
 def _guest(found: Interface) -> instances_api.NetworkState:
     counters = found.counters
     # Only a pair of ours has an end inside with such an index: its other end is on this host.
-    ours = found.index >= FIRST_INDEX and found.peer_elsewhere
+    ours = found.index >= FIRST_INDEX and found.peer_elsewhere and found.kind == "veth"
     return instances_api.NetworkState(
         addresses=[_address(each) for each in found.addresses],
         counters=instances_api.Counters(

@@ -21,7 +21,7 @@ from lxpy.db.engine import Database
 from lxpy.db.rows import NetworkRow, ProfileRow
 from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.devices.nic import NicPlan, nictype
 from lxpy.instances.expand import merge_patch
 from lxpy.instances.model import DEFAULT_PROJECT, Instance
 from lxpy.networks import addresses, keys, sysctls
@@ -31,8 +31,9 @@ from lxpy.networks.keys import Bridge
 from lxpy.services import network_views as views
 from lxpy.services import nics
 from lxpy.services.locks import Locks
+from lxpy.services.nics import Network
 from lxpy.services.store import InstanceStore
-from lxpy.services.wiring import Network, Wiring
+from lxpy.services.wiring import Wiring
 from lxpy.threads import in_thread
 
 
@@ -124,9 +125,10 @@ class Networks:
         async with self._locks.hold("network", name):
             if name in self._wiring.networks:
                 raise BadRequest("The network already exists")
-            keys.validate(name, wish.config or {})
-            check_free(self._wiring.facts, name)
-            config = await self._filled(wish.config or {}, new=True)
+            keys.validate(name, wish.config or {}, kind)
+            if kind == "bridge":
+                check_free(self._wiring.facts, name)
+            config = await self._filled(wish.config or {}, new=True, kind=kind)
             network = Network(name, kind, wish.description, config)
             self._check_overlap(network)
             await self._insert(network)
@@ -153,8 +155,8 @@ class Networks:
     async def _change(self, name: str, description: str, config: Mapping[str, str]) -> None:
         async with self._locks.hold("network", name):
             old = self._managed(name)
-            keys.validate(name, config)
-            filled = await self._filled(config, new=False)
+            keys.validate(name, config, old.type)
+            filled = await self._filled(config, new=False, kind=old.type)
             new = replace(old, description=description, config=filled)
             self._check_overlap(new)
             is_used = name != self._default or self._wiring.driver(name).is_up
@@ -181,7 +183,8 @@ class Networks:
             old = self._managed(name)
             if new_name in self._wiring.networks:
                 raise Conflict(f'Network "{new_name}" already exists')
-            check_free(self._wiring.facts, new_name)
+            if old.type == "bridge":
+                check_free(self._wiring.facts, new_name)
             await self._check_unused(name)
             await self._wiring.driver(name).delete()
             await self._move(name, replace(old, name=new_name))
@@ -216,7 +219,8 @@ class Networks:
     async def state(self, name: str) -> api.NetworkState:
         """Return what a network's interface does. Raises NotFound."""
         interfaces = self._wiring.facts.interfaces
-        found = interfaces.find(name)
+        network = self._wiring.networks.get(name)
+        found = interfaces.find(network.config.get("parent", name) if network else name)
         if found is None:
             network = self._managed(name)
             return api.NetworkState(mtu=Bridge(name, network.config).mtu, type="broadcast")
@@ -230,14 +234,18 @@ class Networks:
 
     async def validate_nics(self, instance: Instance, plans: Iterable[NicPlan]) -> None:
         """Raise when a nic's network is not there, or its address does not fit or is taken."""
-        configs = {each.name: each.config for each in self._wiring.networks.values()}
-        nics.check(instance, plans, configs, self._store.listed())
+        nics.check(instance, plans, self._wiring.networks, self._store.listed())
+
+    def nictype(self, device: Mapping[str, str]) -> str:
+        """Return the nictype of a nic device, "" when its network does not exist."""
+        types = {each.name: each.type for each in self._wiring.networks.values()}
+        return nictype(device, types)
 
     async def attach(
         self, instance: Instance, plans: Iterable[NicPlan], pid: int
     ) -> dict[str, str]:
-        """Join the network namespace of process `pid` to networks; return the names of the host's
-        ends by device. Raises LxpyError, with nothing left behind.
+        """Join the network namespace of process `pid` to networks; return the volatile keys of
+        the devices: "eth0.host_name" ... Raises LxpyError, with nothing left behind.
         """
         return await self._wiring.attach(instance, plans, pid)
 
@@ -268,9 +276,13 @@ class Networks:
 
     # Inside
 
-    async def _filled(self, config: Mapping[str, str], *, new: bool) -> dict[str, str]:
+    async def _filled(
+        self, config: Mapping[str, str], *, new: bool, kind: str = "bridge"
+    ) -> dict[str, str]:
         """Return the config with free subnets where it says "auto", or (`new`) says nothing."""
         filled = {key: value for key, value in config.items() if value != ""}
+        if kind != "bridge":
+            return filled
         for family in ("ipv4", "ipv6"):
             key = f"{family}.address"
             wanted = filled.get(key, "auto" if new else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from lxpy.db.rows import ProfileRow
@@ -13,21 +13,35 @@ from lxpy.events.lifecycle import url
 from lxpy.instances.devices import nic as devices
 from lxpy.instances.devices.base import refused
 from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.devices.nic_kinds import KINDS, OF_NETWORK
 from lxpy.instances.model import DEFAULT_PROJECT, Instance
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import Nic
-from lxpy.networks.ports import check_supported
 
 Options = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """A managed network, as the database has it."""
+
+    name: str
+    type: str = "bridge"
+    description: str = ""
+    config: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
-    """A nic and where it is: on a managed `network`, or on the bridge `parent` of somebody else."""
+    """A nic and where it is: on a managed `network` ("": on none)."""
 
     network: str
-    parent: str
     nic: Nic
+
+    @property
+    def on_bridge(self) -> bool:
+        """Whether it is on a bridge that we do not manage."""
+        return not self.network and self.nic.kind == "bridged"
 
 
 def nic_devices(instance: Instance) -> dict[str, Options]:
@@ -41,13 +55,14 @@ def placed(instance: Instance, plan: NicPlan) -> Placed:
     name, project = instance.name, instance.project
     return Placed(
         plan.network,
-        plan.parent,
         Nic(
             instance=instance.unique_name,
             hostname=name if project == DEFAULT_PROJECT else f"{name}-{project}",
             device=plan.device,
             name=plan.name,
             hwaddr=plan.hwaddr,
+            kind=plan.nictype or "bridged",
+            parent=plan.parent,
             host_name=plan.host_name,
             mtu=plan.mtu,
             ipv4=plan.ipv4,
@@ -105,11 +120,11 @@ def used_by(
 def check(
     instance: Instance,
     plans: Iterable[NicPlan],
-    networks: Mapping[str, Options],
+    networks: Mapping[str, Network],
     others: Iterable[Instance],
 ) -> None:
     """Raise, in LXD's words, when a nic does not fit its network, or another instance has its
-    address; `networks` are the configs of the managed ones. Raises InvalidConfig, NotSupported.
+    address; `networks` are the managed ones. Raises InvalidConfig, NotSupported.
     """
     neighbours = [
         each for other in others if other.unique_name != instance.unique_name
@@ -118,16 +133,21 @@ def check(
     for plan in plans:
         here = placed(instance, plan)
         try:
-            check_supported(here.nic)
             if here.network:
                 if here.network not in networks:
                     raise InvalidConfig(
                         f'Error loading network config for "{here.network}": Network not found'
                     )
-                _check_addresses(here.nic, Bridge(here.network, networks[here.network]))
+                _check_network(here.nic, networks[here.network])
             _check_unique(here, neighbours)
         except LxpyError as error:
             raise refused(plan.device, error) from error
+
+
+def _check_network(nic: Nic, network: Network) -> None:
+    if network.type == "bridge":
+        _check_addresses(nic, Bridge(network.name, network.config))
+    KINDS[OF_NETWORK[network.type]].validate(nic.options)
 
 
 def _check_addresses(nic: Nic, network: Bridge) -> None:
@@ -157,16 +177,17 @@ def _check_addresses(nic: Nic, network: Bridge) -> None:
 
 def _check_unique(here: Placed, neighbours: Iterable[Placed]) -> None:
     for other in neighbours:
-        if (other.network, other.parent) != (here.network, here.parent):
+        routed = "routed" in (here.nic.kind, other.nic.kind)  # the whole host knows its addresses
+        if (other.network, other.nic.parent) != (here.network, here.nic.parent) and not routed:
             continue
-        if other.nic.hwaddr == here.nic.hwaddr:
+        if other.nic.hwaddr == here.nic.hwaddr and here.nic.kind != "p2p":
             raise InvalidConfig(
                 f'MAC address "{here.nic.hwaddr}" already defined on another NIC: of instance '
                 f'"{other.nic.instance}"'
             )
-        for mine, theirs in ((here.nic.ipv4, other.nic.ipv4), (here.nic.ipv6, other.nic.ipv6)):
-            if mine not in ("", "none") and mine == theirs:
+        for family in ("ipv4", "ipv6"):
+            for address in set(here.nic.addresses(family)) & set(other.nic.addresses(family)):
                 raise InvalidConfig(
-                    f'IP address "{mine}" already defined on another NIC: of instance '
+                    f'IP address "{address}" already defined on another NIC: of instance '
                     f'"{other.nic.instance}"'
                 )

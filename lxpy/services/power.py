@@ -287,7 +287,7 @@ class Power:
             await self._networks.detach(instance)
             await self._starter.release(instance)
             raise
-        changes = {f"volatile.{device}.host_name": host for device, host in names.items()}
+        changes = {f"volatile.{key}": value for key, value in names.items()}
         await self._store.note(
             prepared.instance,
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -16,24 +16,17 @@ from lxpy.networks import firewall, netlink
 from lxpy.networks.drivers import TYPES, Driver, Facts
 from lxpy.networks.drivers.bridge import attach_unmanaged, unmanaged_allowed
 from lxpy.networks.interfaces import Interfaces
+from lxpy.networks.links import Links
 from lxpy.networks.netlink import Netlink
 from lxpy.networks.ports import Found, Ports
 from lxpy.services import nics
 from lxpy.services.locks import Locks
-from lxpy.services.nics import Placed
+from lxpy.services.nics import Network, Placed
 from lxpy.services.store import InstanceStore
 
 _log = structlog.get_logger()
 
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A managed network, as the database has it."""
-
-    name: str
-    type: str = "bridge"
-    description: str = ""
-    config: Mapping[str, str] = field(default_factory=dict)
+_NICS = "run/nics"
 
 
 class Wiring:
@@ -55,7 +48,8 @@ class Wiring:
         if self._facts is None:
             interfaces, link = Interfaces(), Netlink()
             ports = Ports(link, interfaces, self._owner)
-            self._facts = Facts(self._root, self._owner, link, interfaces, ports)
+            links = Links(link, interfaces, self._owner, self._root.parent / _NICS)
+            self._facts = Facts(self._root, self._owner, link, interfaces, ports, links)
         return self._facts
 
     def driver(self, name: str) -> Driver:
@@ -90,6 +84,7 @@ class Wiring:
                 tasks.create_task(self._try_up(name))
         for each in found:
             await self._adopt(each)
+        await self._adopt_links(running)
         if found or wanted:
             await self._forget_filters({*bridges, *self.networks})
 
@@ -99,22 +94,33 @@ class Wiring:
         except (LxpyError, OSError) as error:
             _log.warning("network not up", network=name, error=str(error))
 
+    def _placed(self, unique: str, device: str) -> Placed | None:
+        """Return what an instance's device says of it; None when there is no such nic."""
+        instance = self._store.by_unique_name(unique)
+        known = nics.nics_of(instance) if instance is not None else ()
+        return next((each for each in known if each.nic.device == device), None)
+
+    async def _adopt_links(self, running: Mapping[str, int]) -> None:
+        """Take over nics that are on no bridge; take back those of instances that have ended."""
+        for record in await self.facts.links.find(running):
+            placed = self._placed(record.instance, record.device)
+            nic = placed.nic if placed is not None else None
+            if placed is not None and placed.network:
+                nic = replace(placed.nic, kind=record.kind)
+            try:
+                await self.facts.links.adopt(record, nic)
+            except LxpyError as error:
+                _log.warning("nic not taken over", instance=record.instance, device=record.device,
+                             error=str(error))  # fmt: skip
+
     async def _adopt(self, found: Found) -> None:
-        instance = self._store.by_unique_name(found.instance)
-        placed = next(
-            (
-                each
-                for each in (nics.nics_of(instance) if instance is not None else ())
-                if each.nic.device == found.device
-            ),
-            None,
-        )
+        placed = self._placed(found.instance, found.device)
         if placed is None:
             return
         try:
             if placed.network:
                 await self.driver(placed.network).adopt(found, placed.nic)
-            else:
+            elif placed.on_bridge:
                 await self.facts.ports.adopt(found, placed.nic, unmanaged_allowed(placed.nic))
         except LxpyError as error:
             _log.warning("nic not taken over", instance=found.instance, device=found.device,
@@ -159,23 +165,27 @@ class Wiring:
     async def attach(
         self, instance: Instance, plans: Iterable[NicPlan], pid: int
     ) -> dict[str, str]:
-        """Join the network namespace of process `pid` to networks; return the names of the host's
-        ends by device. Raises LxpyError, with nothing left behind.
+        """Join the network namespace of process `pid` to networks; return the volatile keys of
+        the devices: "eth0.host_name" ... Raises LxpyError, with nothing left behind.
         """
-        names: dict[str, str] = {}
+        volatile: dict[str, str] = {}
+        done: list[str] = []
         try:
             for plan in plans:
-                placed = nics.placed(instance, plan)
-                names[plan.device] = await self._attach(placed, pid)
+                found = await self._attach(nics.placed(instance, plan), pid)
+                done.append(plan.device)
+                volatile |= {f"{plan.device}.{key}": value for key, value in found.items()}
         except BaseException:
-            for device in names:
-                await self.facts.ports.detach(instance.unique_name, device)
+            for device in done:
+                await self.detach(instance.unique_name, device)
             raise
-        return names
+        return volatile
 
-    async def _attach(self, placed: Placed, pid: int) -> str:
+    async def _attach(self, placed: Placed, pid: int) -> dict[str, str]:
+        if placed.on_bridge:
+            return await attach_unmanaged(self.facts, placed.nic, pid)
         if not placed.network:
-            return await attach_unmanaged(self.facts, placed.parent, placed.nic, pid)
+            return await self.facts.links.attach(placed.nic, pid)
         driver = await self.ready(placed.network)
         return await driver.attach(placed.nic, pid)
 
@@ -183,12 +193,15 @@ class Wiring:
         """Give an attached nic other options. Raises LxpyError."""
         if placed.network:
             await self.driver(placed.network).change(placed.nic)
+        elif not placed.on_bridge:
+            await self.facts.links.change(placed.nic)
         else:
             await self.facts.ports.change(placed.nic, unmanaged_allowed(placed.nic))
 
     async def detach(self, unique: str, device: str = "") -> None:
         """Forget the nics of an instance that has ended, or take one away."""
         await self.facts.ports.detach(unique, device)
+        await self.facts.links.detach(unique, device)
 
     async def forget(self, unique: str) -> None:
         """Give free what an instance that is deleted has had."""

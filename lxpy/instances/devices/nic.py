@@ -6,79 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lxpy.errors import InvalidConfig
-from lxpy.instances.devices.base import Kind, Options, options
-from lxpy.keys import (
-    ADDRESS_V4,
-    ADDRESS_V6,
-    BOOL,
-    HWADDR,
-    NETWORK_V4,
-    NETWORK_V6,
-    RATE,
-    STRING,
-    UINT32,
-    choice,
-    either,
-    integer,
-    listing,
-    matching,
-)
+from lxpy.instances.devices.base import Options
+from lxpy.instances.devices.nic_kinds import KINDS, OF_NETWORK
 
-_INTERFACE = matching(
-    r"(?!\.\.?$)[^\s/:]{1,15}",
-    'the name of a network interface: at most 15 characters, no blank, "/" or ":"',
-)
-_MTU = integer(68, 65535)
-_VLAN = integer(0, 4094)
-_NETWORK_BANS = ("nictype", "parent", "mtu", "vlan", "vlan.tagged")
-
-BRIDGED = Kind(
-    "nic",
-    options(
-        ("boot.priority", UINT32),
-        ("host_name", _INTERFACE, "made up"),
-        ("hwaddr", HWADDR, "made up"),
-        ("ipv4.address", either(ADDRESS_V4, "none")),
-        ("ipv4.routes", listing(NETWORK_V4)),
-        ("ipv4.routes.external", listing(NETWORK_V4)),
-        ("ipv6.address", either(ADDRESS_V6, "none")),
-        ("ipv6.routes", listing(NETWORK_V6)),
-        ("ipv6.routes.external", listing(NETWORK_V6)),
-        ("limits.egress", RATE),
-        ("limits.ingress", RATE),
-        ("limits.max", RATE),
-        ("limits.priority", UINT32),
-        ("maas.subnet.ipv4", STRING),
-        ("maas.subnet.ipv6", STRING),
-        ("mtu", _MTU, "the bridge's"),
-        ("name", _INTERFACE, "eth0, eth1, ..."),
-        ("network", STRING),
-        ("nictype", choice("bridged")),
-        ("parent", _INTERFACE),
-        ("queue.tx.length", UINT32),
-        ("security.acls", STRING),
-        ("security.acls.default.egress.action", choice("allow", "drop", "reject")),
-        ("security.acls.default.egress.logged", BOOL),
-        ("security.acls.default.ingress.action", choice("allow", "drop", "reject")),
-        ("security.acls.default.ingress.logged", BOOL),
-        ("security.ipv4_filtering", BOOL, "false"),
-        ("security.ipv6_filtering", BOOL, "false"),
-        ("security.mac_filtering", BOOL, "false"),
-        ("security.port_isolation", BOOL, "false"),
-        ("vlan", either(_VLAN, "none")),
-        ("vlan.tagged", STRING),
-    ),
-    later=(
-        "maas.subnet.ipv4",
-        "maas.subnet.ipv6",
-        "security.acls",
-        "security.acls.default.egress.action",
-        "security.acls.default.egress.logged",
-        "security.acls.default.ingress.action",
-        "security.acls.default.ingress.logged",
-    ),
-)
-_LATER = ("ipvlan", "macvlan", "ovn", "p2p", "physical", "routed", "sriov")
+_NETWORK_BANS = ("nictype", "parent", "mtu", "vlan", "vlan.tagged", "gvrp")
+_PARENTLESS = ("p2p", "routed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +23,7 @@ class NicPlan:
     device: str
     name: str
     hwaddr: str
+    nictype: str = ""
     host_name: str = ""
     network: str = ""
     parent: str = ""
@@ -101,9 +34,20 @@ class NicPlan:
     made: bool = False
 
 
+def nictype(given: Options, networks: Mapping[str, str]) -> str:
+    """Return the nictype of a nic; `networks` maps managed networks to their types.
+
+    "" for one on a network that does not exist.
+    """
+    network = given.get("network")
+    if network:
+        return OF_NETWORK.get(networks.get(network, ""), "")
+    return given.get("nictype", "")
+
+
 def validate(given: Options) -> None:
     """Raise InvalidConfig or NotSupported when a nic's options are not right."""
-    nictype = given.get("nictype", "")
+    kind = given.get("nictype", "")
     if given.get("network"):
         for key in _NETWORK_BANS:
             if given.get(key):
@@ -111,17 +55,14 @@ def validate(given: Options) -> None:
                     f'Cannot use "{key}" property in conjunction with "network" property: '
                     "the network decides it"
                 )
-    elif nictype in _LATER:
+        kind = _on_network(given)
+    elif kind not in KINDS:
+        known = ", ".join(KINDS)
+        said = f'nictype "{kind}" is unknown' if kind else "it has neither network nor nictype"
         raise InvalidConfig(
-            f'Unsupported device type: nictype "{nictype}" is not in this version of lxpy yet, '
-            'use nictype "bridged" or a network'
+            f"Unsupported device type: {said}; use network=NETWORK, or nictype={known}"
         )
-    elif nictype != "bridged":
-        raise InvalidConfig(
-            f'Unsupported device type: nictype "{nictype}" is unknown, use network=NETWORK, or '
-            "nictype=bridged with parent=BRIDGE"
-        )
-    elif not given.get("parent"):
+    elif kind not in _PARENTLESS and not given.get("parent"):
         raise InvalidConfig('Invalid value for device option "parent": Required value')
     name = given.get("name", "")
     if len(name) > 15:
@@ -129,7 +70,72 @@ def validate(given: Options) -> None:
             'Invalid value for device option "name": Network interface is too long '
             f'(maximum 15 characters), it is "{name}"'
         )
-    BRIDGED.validate(given)
+    KINDS[kind].validate(given)
+    _check_rules(kind, given)
+
+
+def _on_network(given: Options) -> str:
+    """Return a nictype of networks whose table has all options given: the network may not exist."""
+    for kind in ("bridged", "macvlan", "sriov"):
+        if all(KINDS[kind].keys.find(key) for key in given if key != "type"):
+            return kind
+    return "bridged"
+
+
+def _check_rules(kind: str, given: Options) -> None:
+    """Check what depends on several options."""
+    if kind == "p2p" and given.get("parent"):
+        raise InvalidConfig('Invalid device option "parent": a p2p nic has none')
+    if kind == "routed":
+        for family in ("ipv4", "ipv6"):
+            if given.get(f"{family}.routes") and not given.get(f"{family}.address"):
+                raise InvalidConfig(
+                    f'"{family}.routes" requires "{family}.address": they lead to that address'
+                )
+        if given.get("vlan") and not given.get("parent"):
+            raise InvalidConfig('"vlan" requires "parent": a VLAN is on an interface')
+    if kind == "ipvlan":
+        _check_ipvlan(given)
+    if kind in ("routed", "ipvlan"):
+        _check_doubles(given)
+
+
+def _check_ipvlan(given: Options) -> None:
+    """In mode l3s the gateway is a device, in l2 it is an address."""
+    mode = given.get("mode") or "l3s"
+    for family in ("ipv4", "ipv6"):
+        gateway = given.get(f"{family}.gateway", "")
+        named = gateway not in ("", "auto", "none")
+        if mode == "l3s" and named or mode == "l2" and gateway == "auto":
+            wanted = '"auto" or "none"' if mode == "l3s" else "an address"
+            raise InvalidConfig(
+                f'Invalid value for device option "{family}.gateway": in mode {mode} it is {wanted}'
+            )
+        if mode == "l2" and given.get(f"{family}.host_table"):
+            raise InvalidConfig(
+                f'"{family}.host_table" is for mode l3s: in l2 the host routes none'
+            )
+        for each in split(given.get(f"{family}.address", "")):
+            if mode == "l3s" and "/" in each and not each.endswith(("/32", "/128")):
+                raise InvalidConfig(
+                    f'Invalid value for device option "{family}.address": in mode l3s an address '
+                    f'has no subnet, it is "{each}"'
+                )
+
+
+def _check_doubles(given: Options) -> None:
+    for family in ("ipv4", "ipv6"):
+        found = split(given.get(f"{family}.address", ""))
+        for each in found:
+            if found.count(each) > 1:
+                raise InvalidConfig(
+                    f'Invalid value for device option "{family}.address": "{each}" is in it twice'
+                )
+
+
+def split(text: str) -> list[str]:
+    """Return the items of a list."""
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def guest_names(config: Mapping[str, str], nics: Mapping[str, Options]) -> dict[str, str]:
@@ -164,6 +170,7 @@ def plan(config: Mapping[str, str], nics: Mapping[str, Options]) -> tuple[NicPla
             device=device,
             name=names[device],
             hwaddr=(given.get("hwaddr") or config[f"volatile.{device}.hwaddr"]).lower(),
+            nictype=given.get("nictype", ""),
             host_name=given.get("host_name", ""),
             network=given.get("network", ""),
             parent=given.get("parent", ""),

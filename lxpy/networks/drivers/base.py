@@ -9,6 +9,7 @@ from typing import Protocol
 
 from lxpy.networks.interfaces import Interfaces
 from lxpy.networks.leases import Lease
+from lxpy.networks.links import Links
 from lxpy.networks.netlink import Netlink
 from lxpy.networks.nic import Nic
 from lxpy.networks.ports import Found, Ports
@@ -23,6 +24,7 @@ class Facts:
     netlink: Netlink
     interfaces: Interfaces
     ports: Ports
+    links: Links
 
 
 class Driver(Protocol):
@@ -44,8 +46,8 @@ class Driver(Protocol):
     async def close(self) -> None:
         """Let go of it: it stays as it is."""
 
-    async def attach(self, nic: Nic, pid: int) -> str:
-        """Join the network namespace of a process to it; return the host's end's name."""
+    async def attach(self, nic: Nic, pid: int) -> dict[str, str]:
+        """Join the network namespace of a process to it; return the device's volatile keys."""
 
     async def change(self, nic: Nic) -> None:
         """Give a nic that is attached other options."""

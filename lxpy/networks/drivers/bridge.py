@@ -123,10 +123,11 @@ class BridgeDriver:
         """Let go of it."""
         await self._dnsmasq.leave()
 
-    async def attach(self, nic: Nic, pid: int) -> str:
+    async def attach(self, nic: Nic, pid: int) -> dict[str, str]:
         """Join a namespace to the bridge."""
         allowed = await self._announce(nic)
-        return await self._facts.ports.attach(self.name, nic, pid, self._config.mtu, allowed)
+        ports, mtu = self._facts.ports, self._config.mtu
+        return {"host_name": await ports.attach(self.name, nic, pid, mtu, allowed)}
 
     async def change(self, nic: Nic) -> None:
         """Give a nic other options."""
@@ -230,14 +231,16 @@ def check_free(facts: Facts, name: str) -> None:
         )
 
 
-async def attach_unmanaged(facts: Facts, parent: str, nic: Nic, pid: int) -> str:
+async def attach_unmanaged(facts: Facts, nic: Nic, pid: int) -> dict[str, str]:
     """Join a namespace to a bridge of somebody else. Raises Failed, NoSuchLink, BadRequest."""
+    parent = nic.parent
     found = facts.interfaces.find(parent)
     if found is None:
         raise netlink.NoSuchLink(parent)
     if found.kind != "bridge":
         raise Failed(f'Parent "{parent}" is no bridge: make one, and put "{parent}" into it')
-    return await facts.ports.attach(parent, nic, pid, found.mtu, unmanaged_allowed(nic))
+    allowed = unmanaged_allowed(nic)
+    return {"host_name": await facts.ports.attach(parent, nic, pid, found.mtu, allowed)}
 
 
 def unmanaged_allowed(nic: Nic) -> Allowed:

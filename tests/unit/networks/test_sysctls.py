@@ -55,3 +55,11 @@ def test_has_ipv6(proc: Path) -> None:
     assert sysctls.has_ipv6(proc)
     (proc / "ipv6/conf/all/disable_ipv6").write_text("1\n")
     assert not sysctls.has_ipv6(proc)
+
+
+def test_read_takes_names_with_dots(tmp_path: Path) -> None:
+    place = tmp_path / "ipv4/conf/eno1.7"
+    place.mkdir(parents=True)
+    (place / "forwarding").write_text("1\n")
+    assert sysctls.read("net.ipv4.conf.eno1.7.forwarding", "eno1.7", tmp_path) == "1"
+    assert sysctls.read("net.ipv6.conf.all.forwarding", "eno1.7", tmp_path) == ""

@@ -7,14 +7,19 @@ from datetime import UTC, datetime
 import pytest
 
 from lxpy.db.rows import ProfileRow
-from lxpy.errors import LxpyError, NotSupported
+from lxpy.errors import LxpyError
 from lxpy.instances.devices import nic as devices
 from lxpy.instances.model import Instance
 from lxpy.services import nics
+from lxpy.services.nics import Network
 
 NETWORKS = {
-    "net0": {"ipv4.address": "10.1.1.1/24", "ipv6.address": "fd42::1/64"},
-    "off0": {"ipv4.address": "10.2.1.1/24", "ipv4.dhcp": "false"},
+    each.name: each
+    for each in (
+        Network("net0", config={"ipv4.address": "10.1.1.1/24", "ipv6.address": "fd42::1/64"}),
+        Network("off0", config={"ipv4.address": "10.2.1.1/24", "ipv4.dhcp": "false"}),
+        Network("mac0", "macvlan", config={"parent": "eno1"}),
+    )
 }
 
 
@@ -62,9 +67,10 @@ def test_bad(options: dict[str, str], text: str) -> None:
     assert text in str(caught.value)
 
 
-def test_vlan() -> None:
-    with pytest.raises(NotSupported, match="VLAN"):
-        check(instance("c1", nictype="bridged", parent="br9", vlan="5"))
+def test_options_of_a_networks_type() -> None:
+    check(instance("c1", network="mac0", boot__priority="5"))
+    with pytest.raises(LxpyError, match='Invalid device option "ipv4.address"'):
+        check(instance("c1", network="mac0", ipv4__address="10.1.1.7"))
 
 
 def test_taken() -> None:
@@ -75,6 +81,10 @@ def test_taken() -> None:
     with pytest.raises(LxpyError, match="MAC address.*already defined on another NIC"):
         check(one, instance("c2", 1))
     check(one, instance("c2", 1, nictype="bridged", parent="br9"))
+    routed = {"nictype": "routed", "ipv4__address": "192.0.2.1,192.0.2.2"}
+    with pytest.raises(LxpyError, match='"192.0.2.2" already defined on another NIC'):
+        other = {**routed, "ipv4__address": "192.0.2.2", "parent": "br9"}
+        check(instance("c1", **routed), instance("c2", 2, **other))
 
 
 def test_names_in_projects() -> None:

@@ -1,0 +1,360 @@
+"""Nics of every type: what they are inside and on the host, changed live, and taken back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import processes
+from tests.support.api import ApiError
+from tests.support.daemon import Daemon, nft_tables
+from tests.support.fixtures import Launch, change, create, import_image
+from tests.support.wires import LINKS, Wire
+
+HWADDR = "00:16:3e:aa:00:01"
+
+
+@pytest.fixture
+def wire(daemon: Daemon) -> Iterator[Wire]:
+    """An interface of the host with a world behind it."""
+    made = Wire()
+    yield made
+    for name in daemon.instances():
+        devices = daemon.api.get(f"/1.0/instances/{name}")["expanded_devices"]
+        if made.near in json.dumps(devices):
+            daemon.delete(name)
+    made.remove()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_noted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No nic stays noted, no rules and no link stay behind."""
+    daemon: Daemon = request.getfixturevalue("daemon")
+    tables = {each for each in nft_tables() if each.startswith("netdev")}
+    yield
+    for name in daemon.instances():
+        daemon.delete(name)
+    notes = daemon.directory / "run/nics"
+    processes.wait_until(lambda: not notes.exists() or not list(notes.iterdir()), 5, "no notes")
+    assert {each for each in nft_tables() if each.startswith("netdev")} <= tables
+    assert not [each for each in os.listdir(LINKS) if each.startswith("lxp") and "-" not in each]
+
+
+def nic(kind: str, **options: str) -> dict[str, dict[str, str]]:
+    """A device eth1 of a type."""
+    given = {key.replace("__", "."): value for key, value in options.items()}
+    return {"eth1": {"type": "nic", "nictype": kind, "name": "eth1", **given}}
+
+
+def inside(daemon: Daemon, name: str, link: str = "eth1") -> dict[str, Any]:
+    return dict(daemon.state(name)["network"].get(link) or {})
+
+
+def sets(daemon: Daemon, name: str, devices: dict[str, dict[str, str]]) -> None:
+    """Make these the instance's own devices."""
+    own = daemon.api.get(f"/1.0/instances/{name}")
+    own["devices"] = devices
+    daemon.api.put(f"/1.0/instances/{name}", own)
+
+
+def pings(daemon: Daemon, name: str, target: str, *options: str) -> bool:
+    words = ("ping", "-c", "1", "-W", "2", *options, target)
+    return daemon.exec(name, *words, check=False).returncode == 0
+
+
+def volatile(daemon: Daemon, name: str, key: str) -> str:
+    config = daemon.api.get(f"/1.0/instances/{name}")["config"]
+    return str(config.get(f"volatile.eth1.{key}", ""))
+
+
+# -- macvlan
+
+
+def test_macvlan(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    name = launch(devices=nic("macvlan", parent=wire.near, mtu="1400"))
+    found = inside(daemon, name)
+    assert found["hwaddr"] == volatile(daemon, name, "hwaddr") and found["mtu"] == 1400
+    assert found["host_name"] == ""
+    daemon.out(name, "ip", "addr", "add", "198.18.1.2/24", "dev", "eth1")
+    wire.far("ip", "addr", "add", "198.18.1.1/24", "dev", "far0")
+    assert pings(daemon, name, "198.18.1.1") and wire.pings("198.18.1.2")
+    change(daemon, name, "restart", force=True)
+    assert inside(daemon, name)["hwaddr"] == found["hwaddr"]
+    sets(daemon, name, {})
+    assert not inside(daemon, name)
+    sets(daemon, name, nic("macvlan", parent=wire.near, hwaddr=HWADDR))
+    assert inside(daemon, name)["hwaddr"] == HWADDR
+    sets(daemon, name, nic("macvlan", parent=wire.near, hwaddr=HWADDR, mtu="1300"))
+    assert inside(daemon, name)["mtu"] == 1300
+
+
+def test_macvlan_network(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    network = daemon.bridge_name()
+    daemon.bridges.discard(network)
+    wish = {"name": network, "type": "macvlan", "config": {"parent": wire.near, "mtu": "1450"}}
+    daemon.api.post("/1.0/networks", wish)
+    try:
+        name = launch(devices={"eth1": {"type": "nic", "network": network, "name": "eth1"}})
+        assert inside(daemon, name)["mtu"] == 1450
+        found = daemon.api.get(f"/1.0/networks/{network}")
+        assert found["type"] == "macvlan" and found["used_by"] == [f"/1.0/instances/{name}"]
+        assert daemon.api.get(f"/1.0/networks/{network}/state")["mtu"] == 1500
+        with pytest.raises(ApiError, match="not implemented"):
+            daemon.api.get(f"/1.0/networks/{network}/leases")
+        with pytest.raises(ApiError, match="in use"):
+            daemon.api.delete(f"/1.0/networks/{network}")
+        with pytest.raises(ApiError, match='Invalid device option "ipv4.address"'):
+            sets(daemon, name, {"eth1": {"type": "nic", "network": network,
+                                         "ipv4.address": "10.0.0.2"}})  # fmt: skip
+        daemon.delete(name)
+    finally:
+        daemon.api.delete(f"/1.0/networks/{network}")
+
+
+def test_parent_missing(daemon: Daemon, launch: Launch) -> None:
+    name = launch(start=False, devices=nic("macvlan", parent="ltnone0"))
+    with pytest.raises(ApiError, match='Parent device "ltnone0" doesn\'t exist'):
+        change(daemon, name, "start")
+    assert daemon.status(name) == "Stopped"
+    with pytest.raises(ApiError, match='Parent device "ltnone0" doesn\'t exist'):
+        wish = {"name": "ltnone1", "type": "macvlan", "config": {"parent": "ltnone0"}}
+        daemon.api.post("/1.0/networks", wish)
+
+
+# -- physical
+
+
+def shown(link: str) -> tuple[str, str, str]:
+    """Address, MTU and flag "up" of an interface of the host."""
+    words = [(LINKS / link / each).read_text().strip() for each in ("address", "mtu", "flags")]
+    return words[0], words[1], str(int(words[2], 16) & 1)
+
+
+def test_physical(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    before = shown(wire.near)
+    given = nic("physical", parent=wire.near, mtu="1380", hwaddr=HWADDR)
+    name = launch(devices=given)
+    assert not (LINKS / wire.near).exists()
+    found = inside(daemon, name)
+    assert found["mtu"] == 1380 and found["hwaddr"] == HWADDR and found["state"] == "up"
+    assert volatile(daemon, name, "host_name") == wire.near
+    assert volatile(daemon, name, "last_state.hwaddr") == before[0]
+    assert volatile(daemon, name, "last_state.mtu") == before[1]
+    daemon.out(name, "ip", "addr", "add", "198.18.2.2/24", "dev", "eth1")
+    wire.far("ip", "addr", "add", "198.18.2.1/24", "dev", "far0")
+    assert pings(daemon, name, "198.18.2.1")
+    with pytest.raises(ApiError, match="doesn't exist"):
+        launch(devices=given | {"eth1": {**given["eth1"], "hwaddr": "00:16:3e:aa:00:02"}})
+    change(daemon, name, "restart", force=True)
+    assert inside(daemon, name)["hwaddr"] == HWADDR
+    change(daemon, name, "stop", force=True)
+    assert shown(wire.near) == before
+    change(daemon, name, "start")
+    daemon.out(name, "ip", "link", "set", "eth1", "down")
+    daemon.out(name, "ip", "link", "set", "eth1", "name", '"odd$')
+    sets(daemon, name, {})
+    assert shown(wire.near) == before, "it comes back, whatever the guest has called it"
+    sets(daemon, name, given)
+    assert inside(daemon, name)["mtu"] == 1380
+    daemon.out(name, "poweroff", check=False)
+    daemon.wait_status(name, "Stopped")
+    processes.wait_until(lambda: (LINKS / wire.near).exists(), 5, "the interface back")
+    assert shown(wire.near) == before
+
+
+def test_physical_comes_back_after_a_crash(own_daemon: Daemon, busybox_image: Path) -> None:
+    daemon, wire = own_daemon, Wire()
+    try:
+        before = shown(wire.near)
+        import_image(daemon, busybox_image, "tiny")
+        name = create(daemon, "tiny", devices=nic("physical", parent=wire.near, hwaddr=HWADDR))
+        change(daemon, name, "start")
+        daemon.kill()
+        daemon.start()
+        assert inside(daemon, name)["hwaddr"] == HWADDR, "another daemon leaves it alone"
+        pid = daemon.init_pid(name)
+        daemon.kill()
+        processes.end(daemon.supervisor, signal.SIGKILL)
+        processes.end(pid, signal.SIGKILL)
+        assert not (LINKS / wire.near).exists(), "held by nobody but a mount"
+        daemon.start()
+        processes.wait_until(lambda: (LINKS / wire.near).exists(), 5, "the interface back")
+        processes.wait_until(lambda: shown(wire.near) == before, 5, "it is as it was")
+        assert not list((daemon.directory / "run/nics").iterdir())
+    finally:
+        wire.remove()
+
+
+# -- p2p and routed
+
+
+def test_p2p(daemon: Daemon, launch: Launch) -> None:
+    given = {"ipv4__routes": "198.18.3.0/24", "host_name": "ltp2p0", "limits__egress": "8Mbit"}
+    name = launch(devices=nic("p2p", **given))
+    found = inside(daemon, name)
+    assert found["host_name"] == "ltp2p0" and volatile(daemon, name, "host_name") == "ltp2p0"
+    assert "198.18.3.0/24" in routes("ltp2p0")
+    assert "netdev lxpy_ltp2p0" in nft_tables()
+    daemon.out(name, "ip", "addr", "add", "198.18.3.2/24", "dev", "eth1")
+    subprocess.run(["ip", "addr", "add", "198.18.3.1/24", "dev", "ltp2p0"], check=True)
+    assert pings(daemon, name, "198.18.3.1")
+    sets(daemon, name, nic("p2p", host_name="ltp2p0", ipv4__routes="198.18.4.0/24"))
+    assert "netdev lxpy_ltp2p0" not in nft_tables()
+    assert "198.18.4.0/24" in routes("ltp2p0")
+    assert pings(daemon, name, "198.18.3.1"), "it is the same link"
+    sets(daemon, name, nic("p2p", host_name="ltp2p0", limits__ingress="5Mbit"))
+    assert "rate 5Mbit" in tc("ltp2p0")
+    sets(daemon, name, {})
+    assert not (LINKS / "ltp2p0").exists() and not inside(daemon, name)
+
+
+def routes(link: str, *more: str) -> str:
+    words = ["ip", "route", "show", "dev", link, *more]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def tc(link: str) -> str:
+    words = ["tc", "qdisc", "show", "dev", link]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_routed(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    wire.far("ip", "addr", "add", "198.18.5.1/24", "dev", "far0")
+    given = nic("routed", parent=wire.near, ipv4__address="198.18.5.7", ipv4__host_table="4711",
+                ipv4__routes="198.18.6.0/24")  # fmt: skip
+    name = launch(start=False, devices=given)
+    wire.sysctl("ipv4/forwarding", "0")
+    with pytest.raises(ApiError, match=f"sysctl net.ipv4.conf.{wire.near}.forwarding=1"):
+        change(daemon, name, "start")
+    wire.sysctl("ipv4/forwarding", "1")
+    subprocess.run(["ip", "addr", "add", "198.18.5.254/24", "dev", wire.near], check=True)
+    change(daemon, name, "start")
+    host = inside(daemon, name)["host_name"]
+    assert "198.18.5.7" in routes(host) and "198.18.6.0/24 via 198.18.5.7" in routes(host)
+    assert "198.18.5.7" in routes(host, "table", "4711")
+    assert "default via 169.254.0.1" in daemon.out(name, "ip", "route", "show", "dev", "eth1")
+    assert wire.pings("198.18.5.7"), "the host answers ARP for it, and passes on"
+    daemon.out(name, "ip", "addr", "add", "198.18.5.9/32", "dev", "eth1")
+    daemon.out(name, "ip", "route", "add", "198.18.5.1", "via", "169.254.0.1", "dev", "eth1")
+    assert pings(daemon, name, "198.18.5.1", "-I", "198.18.5.7")
+    wire.far("ip", "route", "add", "198.18.5.9/32", "via", "198.18.5.254")
+    assert not pings(daemon, name, "198.18.5.1", "-I", "198.18.5.9"), "an address not its own"
+    change(daemon, name, "stop", force=True)
+    assert "198.18.5.7" not in proxies(wire.near)
+
+
+def proxies(link: str) -> str:
+    words = ["ip", "neigh", "show", "proxy", "dev", link]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_routed_address_of_a_neighbour(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    wire.far("ip", "addr", "add", "198.18.7.1/24", "dev", "far0")
+    wire.sysctl("ipv4/forwarding", "1")
+    given = nic("routed", parent=wire.near, ipv4__address="198.18.7.1")
+    name = launch(start=False, devices=given)
+    with pytest.raises(ApiError, match=f'"198.18.7.1" in use on parent network "{wire.near}"'):
+        change(daemon, name, "start")
+    given["eth1"]["ipv4.neighbor_probe"] = "false"
+    sets(daemon, name, given)
+    change(daemon, name, "start")
+    assert inside(daemon, name)["addresses"]
+
+
+def test_routed_ipv6(daemon: Daemon, launch: Launch) -> None:
+    if not Path("/proc/sys/net/ipv6/conf").exists():
+        pytest.skip("this host has no IPv6")
+    name = launch(devices=nic("routed", ipv6__address="fd42:7::7", limits__max="20Mbit"))
+    host = inside(daemon, name)["host_name"]
+    words = ["ip", "-6", "route", "show", "dev", host]
+    assert "fd42:7::7" in subprocess.run(words, capture_output=True, text=True).stdout
+    assert pings(daemon, name, "fe80::1%eth1", "-6")
+    assert subprocess.run(["busybox", "ping", "-6", "-c1", "-W2", "fd42:7::7"]).returncode == 0
+    daemon.kill()
+    daemon.start()
+    assert f"netdev lxpy_{host}" in nft_tables()
+    change(daemon, name, "stop", force=True)
+    assert f"netdev lxpy_{host}" not in nft_tables()
+
+
+# -- what depends on the kernel or the card
+
+
+def can_make(kind: str, *more: str) -> bool:
+    """Whether this kernel has interfaces of a kind."""
+    made = Wire()
+    try:
+        words = ["ip", "link", "add", "ltprobe0", "link", made.near, "type", kind, *more]
+        done = subprocess.run(words, capture_output=True, check=False)
+        subprocess.run(["ip", "link", "delete", "ltprobe0"], capture_output=True, check=False)
+        return done.returncode == 0
+    finally:
+        made.remove()
+
+
+def test_ipvlan(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    wire.sysctl("ipv4/forwarding", "1")
+    wire.far("ip", "addr", "add", "198.18.8.1/24", "dev", "far0")
+    subprocess.run(["ip", "addr", "add", "198.18.8.254/24", "dev", wire.near], check=True)
+    given = nic("ipvlan", parent=wire.near, ipv4__address="198.18.8.7")
+    if not can_make("ipvlan"):
+        with pytest.raises(ApiError, match="making ipvlan.*kernel lacks a module"):
+            launch(devices=given)
+        assert "198.18.8.7" not in proxies(wire.near) + routes("lo")
+        return
+    name = launch(devices=given)
+    assert wire.pings("198.18.8.7")
+    change(daemon, name, "stop", force=True)
+    assert "198.18.8.7" not in proxies(wire.near) + routes("lo")
+
+
+def test_vlan_of_a_parent(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    given = nic("macvlan", parent=wire.near, vlan="7")
+    vlan = f"{wire.near}.7"
+    if not can_make("vlan", "id", "9"):
+        with pytest.raises(ApiError, match="VLAN 7.*kernel lacks a module"):
+            launch(devices=given)
+        return
+    one, two = launch(devices=given), launch(devices=given)
+    assert (LINKS / vlan).exists() and volatile(daemon, one, "last_state.created") == "true"
+    wire.far("ip", "link", "add", "far7", "link", "far0", "type", "vlan", "id", "7")
+    wire.far("ip", "addr", "add", "198.18.9.1/24", "dev", "far7")
+    wire.far("ip", "link", "set", "far7", "up")
+    daemon.out(two, "ip", "addr", "add", "198.18.9.2/24", "dev", "eth1")
+    assert pings(daemon, two, "198.18.9.1")
+    change(daemon, one, "stop", force=True)
+    assert (LINKS / vlan).exists(), "the other needs it"
+    change(daemon, two, "stop", force=True)
+    assert not (LINKS / vlan).exists()
+
+
+def test_vlans_of_a_bridge(daemon: Daemon, launch: Launch) -> None:
+    subprocess.run(["ip", "link", "add", "ltvbr0", "type", "bridge"], check=True)
+    try:
+        given = nic("bridged", parent="ltvbr0", vlan="7", vlan__tagged="8,10-11")
+        with pytest.raises(ApiError, match='not enabled in parent bridge "ltvbr0"'):
+            launch(devices=given)
+        words = ["ip", "link", "set", "ltvbr0", "type", "bridge", "vlan_filtering", "1"]
+        if subprocess.run(words, capture_output=True).returncode:
+            return
+        name = launch(devices=given)
+        host = inside(daemon, name)["host_name"]
+        listed = subprocess.run(
+            ["bridge", "vlan", "show", "dev", host], capture_output=True, text=True
+        ).stdout
+        assert "7 PVID Egress Untagged" in listed and " 10" in listed and " 1 " not in listed
+        daemon.delete(name)
+    finally:
+        subprocess.run(["ip", "link", "delete", "ltvbr0"], check=True)
+
+
+def test_sriov_without_functions(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    with pytest.raises(ApiError, match="doesn't support SR-IOV"):
+        launch(devices=nic("sriov", parent=wire.near))
