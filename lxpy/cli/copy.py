@@ -43,7 +43,7 @@ def copy(session: Session, source: str, destination: str | None, **options: Any)
     """Copy instances and snapshots within a server."""
     client, name = session.server(source)
     wanted = _same_server(session, client, destination) if destination else ""
-    if options["live"] and client.get(path_of(name))["status"] != "Running":
+    if options["live"] and client.get(path_of(name))["status"] not in ("Running", "Ready"):
         raise BadRequest(f'Instance "{name}" does not run: copy it without --live')
     body = _definition(client, name, options)
     body["name"] = wanted

@@ -47,7 +47,7 @@ class Move:
         was = self._here.get(path_of(self._name))
         if self._there.find(path_of(self._wanted)) is not None:
             raise BadRequest(f'There is an instance "{self._wanted}" on the other server already')
-        if was["status"] == "Running":
+        if was["status"] in ("Running", "Ready"):
             self._move_running(live=self._is_live(mode))
         else:
             with self._undone_there():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from lxpy.daemon.guests import GuestListener
 from lxpy.daemon.routes import storage
 from lxpy.db.engine import Database
 from lxpy.db.reserve import Reserve
@@ -30,6 +31,7 @@ from lxpy.services.disks import Disks
 from lxpy.services.exec import Exec
 from lxpy.services.exports import Exports
 from lxpy.services.files import Files
+from lxpy.services.guests import Guests
 from lxpy.services.images import Images
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
@@ -155,6 +157,10 @@ class Application:
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.updates = self._updates()
+        guests = Guests(directories, store, runtime, self.images, lifecycle)
+        self.updates.on_change = guests.changed
+        self.guests = GuestListener(guests, directories.guest_api)
+        self.checkpoints.alone = self.guests.cut
         self.profiles.on_change = self.updates.profile_changed
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
         self.server = Server(self.db, self.settings, pools, lifecycle, self.care.warnings)
@@ -255,6 +261,7 @@ class Application:
         if complete:
             await self.power.agree_on_states()
             await self.startup.remove_ephemeral()
+        await self.guests.start()
         await self.exec.take_over()
         await self.snapshot_mounts.adopt()
 
@@ -312,6 +319,7 @@ class Application:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.registry.close()
+        await self.guests.close()
         await self.exec.close()
         await self.runtime.close()
         await self.networks.close()

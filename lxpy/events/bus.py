@@ -77,13 +77,14 @@ class Bus:
 
     def publish(self, kind: str, metadata: Any, project: str = "") -> None:
         """Send an event; `project` is "" where it concerns the whole server."""
-        ears = [each for each in self._listeners if each.wants(kind, project)]
+        self.send(kind, metadata, project, location="none", project=project)
+
+    def send(self, kind: str, metadata: Any, scope: str, **fields: str) -> None:
+        """Send an event to those who listen to a scope; `fields` are told besides."""
+        ears = [each for each in self._listeners if each.wants(kind, scope)]
         if not ears:
             return
-        event = Event(
-            type=kind, timestamp=datetime.now(UTC), metadata=metadata, location="none",
-            project=project,
-        )  # fmt: skip
+        event = Event(type=kind, timestamp=datetime.now(UTC), metadata=metadata, **fields)
         data = _encode(event)
         for each in ears:
             each.offer(data)

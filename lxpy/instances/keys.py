@@ -238,7 +238,7 @@ _OLD_NAMES = {
 _WITHOUT_EFFECT = (
     "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
     "limits.network.priority", "migration.incremental.memory", "nvidia.", "raw.lxc",
-    "security.devlxd.images", "security.syscalls.intercept.",
+    "security.syscalls.intercept.",
 )  # fmt: skip
 
 

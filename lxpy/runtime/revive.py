@@ -228,6 +228,8 @@ def _command(plan: Plan, dump: dict[str, Any]) -> list[str]:
     for key, kind, target in dump["externals"]:
         if kind in ("device", "disk") and target not in known:
             raise ValueError(f"the saved state needs what it had at {target}: add that again")
+        if kind == "api" and not plan.spec["guest_api"]:
+            raise ValueError("the saved state needs /dev/lxd: set security.devlxd=true again")
         source = {
             "node": f"{stage}/{_NODES}/{target.rpartition('/')[2]}",
             "console": os.readlink(f"/proc/self/fd/{plan.slave}"),

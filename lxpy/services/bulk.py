@@ -17,9 +17,9 @@ _AT_ONCE = 8
 #: the states from which an action leads anywhere
 _FROM = {
     "start": (Status.STOPPED, Status.FROZEN),
-    "stop": (Status.RUNNING, Status.FROZEN),
-    "restart": (Status.RUNNING,),
-    "freeze": (Status.RUNNING,),
+    "stop": (Status.RUNNING, Status.READY, Status.FROZEN),
+    "restart": (Status.RUNNING, Status.READY),
+    "freeze": (Status.RUNNING, Status.READY),
     "unfreeze": (Status.FROZEN,),
 }
 

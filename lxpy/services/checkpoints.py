@@ -13,8 +13,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lxpy.runtime.container import Runtime
 from lxpy.services.criu import Criu
 from lxpy.services.directories import Directories
 from lxpy.services.logs import START
+from lxpy.services.store import Key
 from lxpy.threads import in_thread
 
 _STOP = "stop"
@@ -38,6 +39,8 @@ class Checkpoints:
     """The dumps of all instances."""
 
     def __init__(self, directories: Directories, runtime: Runtime, program: Criu) -> None:
+        #: keeps away from an instance, for the length of a block, what no dump can hold
+        self.alone: Callable[[Key], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
         self._root = directories.states
         self._logs = directories.logs
         self._runtime = runtime
@@ -82,7 +85,7 @@ class Checkpoints:
             instance.unique_name, program, new, targets, log=log, keeps_running=keeps_running
         )
         try:
-            async with dump:
+            async with self.alone((instance.project, instance.name)), dump:
                 yield dump
         except LxpyError as error:
             await in_thread(_note, log.with_name(START), f"{error}; CRIU's own words: {log.name}")

@@ -12,7 +12,7 @@ from uuid import uuid4
 from lxpy.api.instances import InstancesPost
 from lxpy.errors import BadRequest, Conflict, Failed, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.instances import architectures, devices, keys, names, sizes
+from lxpy.instances import architectures, cloudinit, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
 from lxpy.instances.model import Config, Instance, Profile, Snapshot
 from lxpy.operations.registry import Operation, Registry
@@ -264,7 +264,7 @@ class Creation:
         config = volatile_config(base.config, base.expanded_devices, self._networks.make_hwaddr)
         config |= {
             "volatile.apply_template": template,
-            "volatile.cloud-init.instance-id": str(uuid4()),
+            cloudinit.INSTANCE_ID: cloudinit.new_id(),
             "volatile.last_state.power": "STOPPED",
             "volatile.uuid": str(uuid4()),
         }

@@ -90,6 +90,11 @@ class Directories:
         return self.root / "run"
 
     @property
+    def guest_api(self) -> Path:
+        """The directory with the guests' socket, which instances see at /dev/lxd."""
+        return self.root / "devlxd"
+
+    @property
     def lxcfs(self) -> Path:
         """Where lxcfs is mounted."""
         return self.root / "lxcfs"
@@ -122,5 +127,6 @@ class Directories:
         self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for path in (self.images, self.pools, self.networks, self.run):
             path.mkdir(mode=0o711, exist_ok=True)
+        self.guest_api.mkdir(mode=0o755, exist_ok=True)
         for path in (self.all_logs, self.cache, self.states):
             path.mkdir(mode=0o700, exist_ok=True)

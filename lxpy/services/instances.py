@@ -10,7 +10,7 @@ from pathlib import Path
 from lxpy.api import instances as api
 from lxpy.errors import BadRequest, Conflict, Forbidden
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.instances import names
+from lxpy.instances import cloudinit, names
 from lxpy.instances.model import Instance, unique_name
 from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.services.directories import Directories
@@ -115,6 +115,7 @@ class Instances:
             pool = await self._pools.pool(old.root_device[1]["pool"])
             config = {**old.config}
             config.setdefault("volatile.apply_template", "rename")
+            config[cloudinit.INSTANCE_ID] = cloudinit.new_id()
             new = replace(old, name=new_name, config=config)
             async with self._journal.undoable(
                 "rename", project, name, pool=pool.name, to=new_name

@@ -90,6 +90,15 @@ class Live:
         except LxpyError as error:
             raise Failed(f'Failed to stop device "{name}": {error}') from error
 
+    def kept(self, old: Instance, new: Instance) -> frozenset[str]:
+        """Return the changed devices that stay where they are in the running instance."""
+        _, _, changed = device_changes(old.expanded_devices, new.expanded_devices)
+        return frozenset(
+            name
+            for name in changed
+            if self._is_live(old, new, name) or _is_resized_root(old, new, name)
+        )
+
     def _is_live(self, old: Instance, new: Instance, name: str) -> bool:
         """Whether a changed device is a nic that keeps its link."""
         before, after = old.expanded_devices[name], new.expanded_devices[name]

@@ -28,6 +28,9 @@ _log = structlog.get_logger()
 
 Step = Callable[[Instance], Awaitable[None]]
 
+#: the key that says whether an instance has told that it is ready, since it was booted
+READY = "volatile.last_state.ready"
+
 
 class Power:
     """The states of instances and the ways from one to the other."""
@@ -295,6 +298,7 @@ class Power:
                 "volatile.apply_template": "",
                 "volatile.last_state.exit": "",
                 "volatile.last_state.power": "RUNNING",
+                **({} if saved else {READY: ""}),
             },
             last_used_at=datetime.now(UTC),
         )

@@ -180,7 +180,11 @@ class Starter:
     async def _paths(self, instance: Instance) -> Paths:
         logs = self._directories.logs(instance.unique_name)
         await in_thread(logs.mkdir, 0o700, True, True)
-        return Paths(log=str(logs / "lxc.log"), console_log=str(logs / "console.log"))
+        return Paths(
+            log=str(logs / "lxc.log"),
+            console_log=str(logs / "console.log"),
+            guest_api=str(self._directories.guest_api),
+        )
 
 
 def holder(instance: Instance) -> str:

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from lxpy.api.instances import InstancePatch, InstancePut
 from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.instances import devices, keys
+from lxpy.instances import cloudinit, devices, keys
 from lxpy.instances.devices.plans import volatile_config
 from lxpy.instances.expand import merge_patch
 from lxpy.instances.model import Instance
@@ -28,7 +28,8 @@ from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 
 #: what lxpy must not forget, even when a client's PUT leaves it out
-_KEPT = ("volatile.idmap.", "volatile.last_state.", "volatile.uuid", "volatile.base_image")
+_KEPT = ("volatile.idmap.", "volatile.last_state.", "volatile.uuid", "volatile.base_image",
+         "volatile.cloud-init.")  # fmt: skip
 
 Wish = Callable[[Instance], InstancePut]
 
@@ -51,6 +52,8 @@ class Updates:
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
+        #: is told what a running instance was and is, and the changed devices that stay plugged
+        self.on_change: Callable[[Instance, Instance, frozenset[str]], None] = _nothing
         self._store = store
         self._locks = locks
         self._profiles = profiles
@@ -110,7 +113,10 @@ class Updates:
     async def _apply(self, old: Instance, new: Instance) -> None:
         """Store a changed instance; if it runs, change it there, too. Its lock is held."""
         used = await self._profiles.profiles(new.project, list(new.profiles))
-        new = new.changed(used, config=self._settled(new, gone=old))
+        config = self._settled(new, gone=old)
+        if cloudinit.begins_anew(old, new):
+            config[cloudinit.INSTANCE_ID] = cloudinit.new_id()
+        new = new.changed(used, config=config)
         async with self._resized(old, new):
             if not self._power.is_running(old):
                 await self._store.save(new)
@@ -121,6 +127,7 @@ class Updates:
             except BaseException:
                 await self._live.apply(new, old)
                 raise
+        self.on_change(old, new, self._live.kept(old, new))
 
     @asynccontextmanager
     async def _resized(self, old: Instance, new: Instance) -> AsyncIterator[None]:
@@ -177,6 +184,10 @@ class Updates:
             plan = devices.plan(self._settled(new), nics)
             await self._networks.validate_nics(new, plan.nics)
         return new
+
+
+def _nothing(_: Instance, __: Instance, ___: frozenset[str]) -> None:
+    """Tell nobody."""
 
 
 def _check_root(old: Instance, new: Instance) -> None:

@@ -15,10 +15,11 @@ from lxpy.instances import model
 from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime, StartFailed
 from lxpy.services.networks import Networks
-from lxpy.services.power import Power
+from lxpy.services.power import READY, Power
 from lxpy.services.snapshotstore import SnapshotStore
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
+from lxpy.units import is_true
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,10 +44,12 @@ class Views:
         self.backups: Callable[[Instance], Awaitable[Sequence[Backup]]] = _no_backups
 
     def status(self, instance: Instance) -> Status:
-        """Return Running, Frozen or Stopped."""
+        """Return Running, Ready (it has said so at /dev/lxd), Frozen or Stopped."""
         if not self._power.is_running(instance):
             return Status.STOPPED
-        return Status.FROZEN if instance.unique_name in self._power.frozen else Status.RUNNING
+        if instance.unique_name in self._power.frozen:
+            return Status.FROZEN
+        return Status.READY if is_true(instance.config.get(READY)) else Status.RUNNING
 
     def show(self, instance: Instance) -> api.Instance:
         """Return an instance as `GET /1.0/instances/NAME` shows it."""

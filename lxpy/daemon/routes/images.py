@@ -14,7 +14,7 @@ from lxpy.daemon import http, multipart
 from lxpy.errors import BadRequest
 from lxpy.operations.registry import Operation
 from lxpy.services.image_rows import Wish
-from lxpy.services.images import Images
+from lxpy.services.images import Exported, Images
 from lxpy.services.publish import SOURCES, Publish
 from lxpy.units import is_true
 
@@ -94,18 +94,7 @@ class Handlers:
     async def export(self, request: web.Request) -> web.StreamResponse:
         """Reply with an image's file, or its two as a form."""
         found = await self._images.export(http.project(request), _fingerprint(request))
-        if len(found.files) == 1:
-            name, path = found.files[0]
-            headers = {
-                "Content-Disposition": f"inline;filename={name}",
-                "Content-Type": "application/octet-stream",
-            }
-            return web.FileResponse(path, headers=headers, chunk_size=_CHUNK)
-        parts = [
-            multipart.Part(field, name, path)
-            for field, (name, path) in zip(("metadata", "rootfs"), found.files, strict=True)
-        ]
-        return await multipart.send(request, parts)
+        return await send_export(request, found)
 
     async def recipes(self, _: web.Request) -> web.Response:
         """Reply with what this host can build."""
@@ -168,6 +157,22 @@ class AliasHandlers:
         """Remove an alias."""
         await self._aliases.delete(http.project(request), http.segment(request, "name"))
         return http.empty()
+
+
+async def send_export(request: web.Request, found: Exported) -> web.StreamResponse:
+    """Reply with an image's file, or its two as a form."""
+    if len(found.files) == 1:
+        name, path = found.files[0]
+        headers = {
+            "Content-Disposition": f"inline;filename={name}",
+            "Content-Type": "application/octet-stream",
+        }
+        return web.FileResponse(path, headers=headers, chunk_size=_CHUNK)
+    parts = [
+        multipart.Part(field, name, path)
+        for field, (name, path) in zip(("metadata", "rootfs"), found.files, strict=True)
+    ]
+    return await multipart.send(request, parts)
 
 
 def routes(images: Images, publish: Publish) -> list[web.RouteDef]:
