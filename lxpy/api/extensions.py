@@ -73,6 +73,9 @@ _SNAPSHOTS = {
 }
 _IMAGES = {
     "image_compression_algorithm": "compression_algorithm of publish (services.publish)",
+    "image_force_refresh": "POST of refresh (services.image_upkeep)",
+    "image_source_project": "project of sources of protocol lxd (services.image_sources)",
+    "images_default_architecture": "images.default_architecture (services.image_sources)",
     "image_create_aliases": "aliases of POST (services.images)",
     "image_profiles": "profiles of images (services.images)",
     "image_types": "type of images (services.images)",

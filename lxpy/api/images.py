@@ -98,6 +98,17 @@ class ImagesPost(ImagePut, kw_only=True):
     compression_algorithm: str = ""
 
 
+class ImageExportPost(Struct, kw_only=True):
+    """Where an image is to be sent: a server (URL, PEM), and the secret with which it awaits it."""
+
+    target: str = ""
+    secret: str = ""
+    certificate: str = ""
+    aliases: list[ImageAlias] | None = None
+    project: str = ""
+    profiles: list[str] | None = None
+
+
 class AliasEntry(Struct, kw_only=True):
     """An alias as a resource of its own; `target` is a fingerprint."""
 

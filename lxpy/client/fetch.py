@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
-from lxpy.errors import Failed, NotFound
+from lxpy.errors import BadRequest, Failed, NotFound
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=30)
+_PATIENT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=None)
 _CHUNK = 1 << 18
 
 
@@ -30,11 +34,19 @@ class Download:
     chunks: AsyncIterator[bytes]
 
 
-class Fetcher:
-    """Fetches files. Raises NotFound, Unreachable, or Failed with the server's status."""
+#: an answer whose status may be anything
+Reply = aiohttp.ClientResponse
 
-    def __init__(self, agent: str) -> None:
+
+class Fetcher:
+    """Fetches files. Raises NotFound, Unreachable, or Failed with the server's status.
+
+    Of a server with a `certificate` (PEM) nothing but that certificate is believed.
+    """
+
+    def __init__(self, agent: str, certificate: str = "") -> None:
         self._agent = agent
+        self._trust = _pinned(certificate) if certificate else True
 
     async def read(self, url: str, max_bytes: int) -> bytes:
         """Return a file whole. Raises Failed when it is larger than `max_bytes`."""
@@ -48,7 +60,8 @@ class Fetcher:
 
     async def head(self, url: str) -> dict[str, str]:
         """Return the reply's headers, their names in lower case."""
-        async with self._request("HEAD", url) as reply:
+        async with self.request("HEAD", url) as reply:
+            _check(url, reply.status, reply.reason or "")
             return {key.lower(): value for key, value in reply.headers.items()}
 
     @asynccontextmanager
@@ -56,30 +69,77 @@ class Fetcher:
         self, url: str, count: Callable[[int], None] | None = None
     ) -> AsyncIterator[Download]:
         """Open a file; `count` is told the bytes of each piece that has come."""
-        async with self._request("GET", url) as reply:
+        async with self.request("GET", url) as reply:
+            _check(url, reply.status, reply.reason or "")
             headers = {key.lower(): value for key, value in reply.headers.items()}
             size = reply.content_length or 0
             yield Download(headers, size, _chunks(url, reply, count))
 
     @asynccontextmanager
-    async def _request(self, method: str, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        patient: bool = False,
+    ) -> AsyncIterator[Reply]:
+        """Send a request, whose body may be a stream; the answer may say anything.
+
+        A `patient` one waits for the answer for ever. Raises Unreachable, Failed.
+        """
+        sent = {"User-Agent": self._agent, "Accept-Encoding": "identity", **(headers or {})}
+        options: dict[str, Any] = {"data": body, "headers": sent, "ssl": self._trust}
         try:
             async with aiohttp.ClientSession(
-                timeout=_TIMEOUT,
-                headers={"User-Agent": self._agent},
-                trust_env=True,
-                auto_decompress=False,
+                timeout=_PATIENT if patient else _TIMEOUT, trust_env=True, auto_decompress=False
             ) as session:
-                headers = {"Accept-Encoding": "identity"}
-                async with session.request(method, url, headers=headers) as reply:
-                    _check(url, reply.status, reply.reason or "")
+                async with session.request(method, url, **options) as reply:
                     yield reply
         except TimeoutError as error:
             raise Unreachable(url, "no answer in time") from error
         except aiohttp.InvalidURL as error:
             raise Failed(f"Cannot fetch {url}: it is no URL") from error
+        except aiohttp.ServerFingerprintMismatch as error:
+            reason = "its certificate is another than the one that was given"
+            raise Failed(f"Cannot trust {url}: {reason}") from error
         except aiohttp.ClientError as error:
             raise Unreachable(url, str(error) or type(error).__name__) from error
+
+
+class Parts:
+    """The parts of a form that a server answers with, one after the other."""
+
+    def __init__(self, url: str, reply: Reply, count: Callable[[int], None]) -> None:
+        self._url = url
+        self._reader = aiohttp.MultipartReader.from_response(reply)
+        self._count = count
+
+    async def next(self, name: str) -> AsyncIterator[bytes]:
+        """Yield the next part, which must be of that name. Raises Failed, Unreachable."""
+        try:
+            part = await self._reader.next()
+            if not isinstance(part, aiohttp.BodyPartReader) or part.name != name:
+                raise Failed(f'Cannot fetch {self._url}: its next part is not "{name}"')
+            while chunk := await part.read_chunk(_CHUNK):
+                self._count(len(chunk))
+                yield chunk
+        except (ValueError, AssertionError) as error:
+            raise Unreachable(self._url, f"it ends early: {error}") from error
+        except TimeoutError as error:
+            raise Unreachable(self._url, "the server fell silent") from error
+        except aiohttp.ClientError as error:
+            raise Unreachable(self._url, f"the connection broke: {error}") from error
+
+
+def _pinned(certificate: str) -> aiohttp.Fingerprint:
+    """Return what believes in one certificate. Raises BadRequest."""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(certificate.strip())
+    except ValueError as error:
+        raise BadRequest(f"Invalid certificate of the server: {error}") from error
+    return aiohttp.Fingerprint(hashlib.sha256(der).digest())
 
 
 def _check(url: str, status: int, reason: str) -> None:
@@ -93,7 +153,7 @@ def _check(url: str, status: int, reason: str) -> None:
 
 
 async def _chunks(
-    url: str, reply: aiohttp.ClientResponse, count: Callable[[int], None] | None
+    url: str, reply: Reply, count: Callable[[int], None] | None
 ) -> AsyncIterator[bytes]:
     try:
         async for chunk in reply.content.iter_chunked(_CHUNK):

@@ -280,7 +280,7 @@ class Application:
         self._spawn(self.records.keep())
         self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
-        self._spawn(self.images.maintain())
+        self._spawn(self.images.upkeep.maintain())
 
     def host_goes_down(self) -> None:
         """Stop instances as each wants it, then everything (SIGPWR)."""

@@ -16,8 +16,10 @@ async def all_of(session: AsyncSession, project: str) -> Sequence[ImageRow]:
     return (await session.execute(query)).scalars().all()
 
 
-async def by_prefix(session: AsyncSession, project: str, prefix: str) -> Sequence[ImageRow]:
-    """Return the images whose fingerprint begins with `prefix`, at most two."""
+async def by_prefix(
+    session: AsyncSession, project: str, prefix: str, *, public: bool = False
+) -> Sequence[ImageRow]:
+    """Return the images (or `public` ones) whose fingerprint begins with `prefix`, at most two."""
     if not prefix or not all(each in "0123456789abcdef" for each in prefix):
         return []
     query = (
@@ -25,6 +27,8 @@ async def by_prefix(session: AsyncSession, project: str, prefix: str) -> Sequenc
         .where(ImageRow.project == project, ImageRow.fingerprint.startswith(prefix))
         .limit(2)
     )
+    if public:
+        query = query.where(ImageRow.public)
     return (await session.execute(query)).scalars().all()
 
 
@@ -62,3 +66,8 @@ async def fingerprints(session: AsyncSession) -> set[str]:
 async def cached(session: AsyncSession) -> Sequence[ImageRow]:
     """Return the images of all projects that nobody has asked for by themselves."""
     return (await session.execute(select(ImageRow).where(ImageRow.cached))).scalars().all()
+
+
+async def updated(session: AsyncSession) -> Sequence[ImageRow]:
+    """Return the images of all projects that are to be kept up to date."""
+    return (await session.execute(select(ImageRow).where(ImageRow.auto_update))).scalars().all()

@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lxpy.errors import Failed, NotFound
@@ -103,10 +103,15 @@ class ImageStore:
 
     async def stored(self, fingerprint: str) -> Stored:
         """Return an image of the store. Raises NotFound."""
-        found = await in_thread(self._find, fingerprint)
+        found = await self.find(fingerprint)
         if found is None:
             raise NotFound(f'The files of image "{fingerprint[:12]}" are missing: delete it')
         return found
+
+    async def find(self, fingerprint: str) -> Stored | None:
+        """Return an image whose files are here, None if they are not."""
+        found = await in_thread(self._find, fingerprint)
+        return None if found is None else replace(found, existed=True)
 
     async def files(self, fingerprint: str) -> list[Path]:
         """Return the image's file, or its two. Raises NotFound."""
@@ -192,7 +197,7 @@ class ImageStore:
 
     async def _keep(self, fingerprint: str, expected: str | None, parts: list[Path]) -> Stored:
         if expected is not None and fingerprint != expected:
-            raise Failed(f"Image fingerprint doesn't match: got {fingerprint}, expected {expected}")
+            raise Failed(f"Image fingerprints don't match, got {fingerprint} expected {expected}")
         return await in_thread(self._rename_in, fingerprint, parts)
 
     def _rename_in(self, fingerprint: str, parts: list[Path]) -> Stored:

@@ -21,7 +21,7 @@ from lxpy.kernel.peers import Peer
 from lxpy.runtime.callers import container_of
 from lxpy.runtime.container import Runtime
 from lxpy.services.directories import Directories
-from lxpy.services.images import Exported, Images
+from lxpy.services.images import Exported, Images, Viewer
 from lxpy.services.power import READY
 from lxpy.services.store import InstanceStore, Key
 from lxpy.units import is_true
@@ -118,10 +118,10 @@ class Guests:
         instance = self._store.get(*key)
         if not instance.flag("security.devlxd.images"):
             raise Forbidden("not authorized")
-        found, _ = await self._images.get(instance.project, prefix)
+        found, _ = await self._images.get(instance.project, prefix, Viewer())
         if not found.public and not found.cached:
             raise NotFound("Image not found")
-        return await self._images.export(instance.project, found.fingerprint)
+        return await self._images.export(instance.project, found.fingerprint, Viewer())
 
     def listen(self, key: Key, types: Collection[str]) -> Listener:
         """Hear how an instance is changed; the caller closes the listener."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from lxpy.db import images as queries
 from lxpy.db import pools as pool_queries
 from lxpy.db.base import now
 from lxpy.db.engine import Database
 from lxpy.db.rows import ImageRow
-from lxpy.errors import Failed, NotFound
+from lxpy.errors import Failed, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.images.metadata import Metadata
 from lxpy.images.store import ImageStore, Stored
 from lxpy.services import image_rows
 from lxpy.services.image_rows import InstanceSource, Wish
 from lxpy.services.locks import Locks
-from lxpy.storage import StoragePools
+from lxpy.storage import Pool, StoragePools
+
+_log = structlog.get_logger()
 
 _TOUCH = timedelta(minutes=1)  # how exact last_used_at is: a write for each launch would cost
 
@@ -37,16 +42,26 @@ class ImageRecords:
     async def sweep(self, *, complete: bool) -> None:
         """Make the store usable: what was half received is removed.
 
-        So is what has files but no row, if rows are `complete`.
+        So is what has files, or is unpacked on a pool, but has no row, if rows are `complete`.
         """
         async with self._db.read() as session:
             known = await queries.fingerprints(session)
+            pools = await self._pools(session)
         await self._store.sweep(known if complete else None)
+        for pool in pools if complete else ():
+            try:
+                for each in set(await self._storage.images(pool)) - known:
+                    await self._storage.delete_image(pool, each)
+            except (LxpyError, OSError) as error:
+                _log.warning("unpacked images stay", pool=pool.name, error=str(error))
 
-    async def row(self, project: str, prefix: str) -> ImageRow:
-        """Return the image that a fingerprint begins with. Raises NotFound, BadRequest."""
+    async def row(self, project: str, prefix: str, *, public: bool = False) -> ImageRow:
+        """Return the (`public`) image that a fingerprint begins with.
+
+        Raises NotFound, BadRequest.
+        """
         async with self._db.read() as session:
-            return await image_rows.find(session, project, prefix)
+            return await image_rows.find(session, project, prefix, public=public)
 
     async def all_of(self, project: str) -> list[ImageRow]:
         """Return a project's images, oldest first."""
@@ -57,6 +72,11 @@ class ImageRecords:
         """Return the images of all projects that are only cached."""
         async with self._db.read() as session:
             return list(await queries.cached(session))
+
+    async def updated(self) -> list[ImageRow]:
+        """Return the images of all projects that are to be kept up to date."""
+        async with self._db.read() as session:
+            return list(await queries.updated(session))
 
     async def check(self, project: str, wish: Wish) -> None:
         """Raise Conflict for an alias that is taken, BadRequest for one that cannot be."""
@@ -126,12 +146,19 @@ class ImageRecords:
             image_rows.claim(project, row, wish)
         return row
 
-    async def hand_over(self, project: str, old: str, new: str) -> None:
-        """Give the names of one image to another. Raises NotFound."""
-        async with self._db.write() as session:
-            target = await image_rows.find(session, project, new)
-            for alias in list((await image_rows.find(session, project, old)).aliases):
-                alias.image = target
+    async def replace(self, project: str, old: str, new: str) -> None:
+        """Let a newer image take over an older one's names and use, and delete that.
+
+        Raises NotFound.
+        """
+        async with self._locks.hold("image", old):
+            async with self._db.write(frees=True) as session:
+                row = await image_rows.find(session, project, old)
+                image_rows.succeed(await image_rows.find(session, project, new), row)
+                await session.flush()
+                pools = await self._strike(session, row)
+            await self._remove(old, pools)
+        self.tell("deleted", project, old)
 
     async def delete(self, project: str, fingerprint: str) -> None:
         """Delete an image; files and unpacked copies go with the last project's.
@@ -143,17 +170,28 @@ class ImageRecords:
                 row = await queries.find(session, project, fingerprint)
                 if row is None:
                     raise NotFound("Image not found")
-                shared = await queries.users_elsewhere(session, fingerprint, row.id)
-                await session.delete(row)
-                pools = [
-                    self._storage.pool(each.name, each.driver, each.config)
-                    for each in await pool_queries.everything(session)
-                ]
-            if not shared:
-                await self._store.delete(fingerprint)
-                for pool in pools:
-                    await self._storage.delete_image(pool, fingerprint)
+                pools = await self._strike(session, row)
+            await self._remove(fingerprint, pools)
         self.tell("deleted", project, fingerprint)
+
+    async def _strike(self, session: AsyncSession, row: ImageRow) -> list[Pool] | None:
+        """Delete a row; return the pools that may have the image, None if it is used elsewhere."""
+        shared = await queries.users_elsewhere(session, row.fingerprint, row.id)
+        await session.delete(row)
+        return None if shared else await self._pools(session)
+
+    async def _pools(self, session: AsyncSession) -> list[Pool]:
+        return [
+            self._storage.pool(each.name, each.driver, each.config)
+            for each in await pool_queries.everything(session)
+        ]
+
+    async def _remove(self, fingerprint: str, pools: list[Pool] | None) -> None:
+        if pools is None:
+            return
+        await self._store.delete(fingerprint)
+        for pool in pools:
+            await self._storage.delete_image(pool, fingerprint)
 
     async def touch(self, row: ImageRow) -> None:
         """Note that an image has been used."""

@@ -53,6 +53,15 @@ class InstanceSource(Protocol):
     properties: dict[str, str] | None
     server: str
     protocol: str
+    secret: str
+    certificate: str
+    project: str
+    image_type: str
+
+
+def lasting(value: datetime | None) -> datetime | None:
+    """Return a time, None for one that means never."""
+    return None if value is None or value.year <= 1970 else value
 
 
 def obtained(row: ImageRow) -> Obtained:
@@ -84,6 +93,7 @@ def shown(row: ImageRow) -> api.Image:
         update_source=(
             api.UpdateSource(
                 alias=source.get("alias", ""),
+                certificate=source.get("certificate", ""),
                 protocol=source.get("protocol", ""),
                 server=source.get("server", ""),
             )
@@ -98,12 +108,14 @@ def writable(row: ImageRow) -> list[Any]:
     return [row.public, row.auto_update, row.properties]
 
 
-async def find(session: AsyncSession, project: str, prefix: str) -> ImageRow:
-    """Return the image with that fingerprint, or the only one that begins so.
+async def find(
+    session: AsyncSession, project: str, prefix: str, *, public: bool = False
+) -> ImageRow:
+    """Return the image with that fingerprint, or the only (`public`) one that begins so.
 
     Raises NotFound, and BadRequest when more than one does.
     """
-    found = await queries.by_prefix(session, project, prefix)
+    found = await queries.by_prefix(session, project, prefix, public=public)
     if not found:
         raise NotFound("Image not found")
     if len(found) > 1:
@@ -152,6 +164,15 @@ async def insert(
     session.add(row)
     await session.flush()
     return row
+
+
+def succeed(row: ImageRow, old: ImageRow) -> None:
+    """Make an image the successor of an older one: names and what the user has said of that."""
+    for alias in list(old.aliases):
+        alias.image = row
+    row.properties = {**old.properties, **row.properties}
+    row.cached = row.cached and old.cached
+    row.last_used_at = max(filter(None, (row.last_used_at, old.last_used_at)), default=None)
 
 
 def claim(project: str, row: ImageRow, wish: Wish) -> None:

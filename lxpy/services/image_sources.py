@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,15 +19,19 @@ import lxpy
 from lxpy.client.fetch import Fetcher, Unreachable
 from lxpy.errors import BadRequest, Failed, LxpyError, NotFound, NotSupported
 from lxpy.images.build import Builder
-from lxpy.images.metadata import Metadata
+from lxpy.images.metadata import Metadata, architecture_name
 from lxpy.images.progress import Meter, Progress
 from lxpy.images.recipes import Listed, Plan, Recipes
+from lxpy.images.remotes.lxd import LxdServer, Place
 from lxpy.images.remotes.simplestreams import SimpleStreams
 from lxpy.images.store import ImageStore, Stored
 from lxpy.services.settings import Settings
 from lxpy.threads import in_thread
 
-_PROTOCOLS = ("images", "build", "simplestreams")
+_PROTOCOLS = ("lxd", "simplestreams", "images", "build")
+_WHOLE = re.compile(r"[0-9a-f]{64}")
+
+_NO_MACHINES = "The image is the disk of a virtual machine: lxpy runs containers only"
 
 _log = structlog.get_logger()
 
@@ -38,19 +43,52 @@ class Source(Protocol):
     fingerprint: str
     server: str
     protocol: str
+    secret: str
+    certificate: str
+    project: str
+    image_type: str
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A place an image can come from; `name` is an alias or a fingerprint there."""
+    """A place an image can come from; `name` is an alias or a fingerprint there.
+
+    A server of protocol lxd may be known by its `certificate` (PEM) alone, and want a `secret`.
+    """
 
     protocol: str
     server: str
     name: str
+    certificate: str = ""
+    project: str = ""
+    secret: str = ""
+    image_type: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """The image's fingerprint, where the name is that."""
+        return self.name if _WHOLE.fullmatch(self.name) else ""
 
     def update_source(self) -> dict[str, str]:
-        """Return it as an image keeps it."""
-        return {"protocol": self.protocol, "server": self.server, "alias": self.name}
+        """Return it as an image keeps it; a fingerprint is no place to look for newer ones."""
+        if self.fingerprint:
+            return {}
+        found = {"protocol": self.protocol, "server": self.server, "alias": self.name}
+        more = {"certificate": self.certificate, "project": self.project}
+        return found | {key: value for key, value in more.items() if value}
+
+    @classmethod
+    def of(cls, source: Mapping[str, str]) -> Origin:
+        """Return the place that an image keeps. Raises BadRequest where it keeps none."""
+        if not source.get("alias"):
+            raise BadRequest("Image source not found: it was uploaded, or named by its fingerprint")
+        return cls(
+            source.get("protocol", ""),
+            source.get("server", ""),
+            source["alias"],
+            certificate=source.get("certificate", ""),
+            project=source.get("project", ""),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +126,22 @@ class ImageSources:
 
         Raises BadRequest, NotFound for a recipe that does not exist, NotSupported.
         """
-        name = source.alias or source.fingerprint
-        if source.protocol not in _PROTOCOLS:
-            raise NotSupported(
-                f'Images cannot be fetched by protocol "{source.protocol or "lxd"}": '
-                f"use one of {', '.join(_PROTOCOLS)}"
-            )
+        name, protocol = source.alias or source.fingerprint, source.protocol or "lxd"
+        if protocol not in _PROTOCOLS:
+            raise BadRequest(f"Unsupported protocol: {protocol}: use {', '.join(_PROTOCOLS)}")
         if not name:
-            raise BadRequest("Must specify one of alias or fingerprint for init from image")
-        if source.protocol == "simplestreams":
+            raise BadRequest("must specify one of alias or fingerprint for init from image")
+        if source.image_type == "virtual-machine":
+            raise NotSupported(_NO_MACHINES)
+        if protocol == "lxd":
+            return _lxd_origin(source, name)
+        if protocol == "simplestreams":
             self._server(source.server)
             return Origin("simplestreams", source.server.rstrip("/"), name)
         try:
-            return Origin(source.protocol, "", self._recipes.find(name).alias)
+            return Origin(protocol, "", self._recipes.find(name).alias)
         except LxpyError:
-            if source.protocol == "images" and self._servers():
+            if protocol == "images" and self._servers():
                 return Origin("images", "", name)
             raise
 
@@ -111,9 +150,11 @@ class ImageSources:
 
         Raises NotFound; Unreachable where neither the server nor what is kept of it can tell.
         """
-        if origin.protocol != "simplestreams":
-            return None
-        return (await self._server(origin.server).find(origin.name)).fingerprint
+        if origin.protocol == "simplestreams":
+            return (await self._server(origin.server).find(origin.name)).fingerprint
+        if origin.protocol == "lxd":
+            return (await _lxd(origin).find(origin.name, origin.image_type)).fingerprint
+        return None
 
     async def fetch(self, origin: Origin, progress: Progress) -> Fetched:
         """Put an image into the store; callers at the same time share one fetching.
@@ -145,9 +186,7 @@ class ImageSources:
         try:
             found = await self._store.inspect(stored, thorough=thorough)
             if found.type == "virtual-machine":
-                raise NotSupported(
-                    "The image is the disk of a virtual machine: lxpy runs containers only"
-                )
+                raise NotSupported(_NO_MACHINES)
         except BaseException:
             if not stored.existed:
                 await self._store.delete(stored.fingerprint)
@@ -160,6 +199,8 @@ class ImageSources:
             task.exception()  # seen, should every waiter have given up
 
     async def _fetch(self, origin: Origin, progress: Progress) -> Fetched:
+        if origin.protocol == "lxd":
+            return await self._copy(origin, progress)
         if origin.protocol == "simplestreams":
             return await self._download(origin.server, origin.name, progress)
         reasons: list[str] = []
@@ -183,10 +224,23 @@ class ImageSources:
     async def _download(self, server: str, name: str, progress: Progress) -> Fetched:
         streams = self._server(server)
         offer = await streams.find(name)
-        stored = await streams.download(offer, self._store, progress)
+        stored = await self._store.find(offer.fingerprint)
+        if stored is None:
+            stored = await streams.download(offer, self._store, progress)
         found = await self.checked(stored)
         filename = offer.parts[0].path.rpartition("/")[2]
         return Fetched(stored, found, offer.properties, filename)
+
+    async def _copy(self, origin: Origin, progress: Progress) -> Fetched:
+        """Put an image of another server into the store; its properties are what that says."""
+        server = _lxd(origin)
+        offer = await server.find(origin.name, origin.image_type)
+        stored = await self._store.find(offer.fingerprint)
+        if stored is None:
+            stored = await server.download(offer, self._store, progress)
+        found = await self.checked(stored)
+        own = offer.properties or {}
+        return Fetched(stored, replace(found, properties={}), own, offer.filename)
 
     async def _build(self, plan: Plan, progress: Progress) -> Fetched:
         mirror = self._settings.get(f"images.mirror.{plan.distribution}")
@@ -198,7 +252,8 @@ class ImageSources:
         return Fetched(stored, found, {}, name)
 
     def _server(self, server: str) -> SimpleStreams:
-        return SimpleStreams(server, self._cache, self._machine)
+        wanted = self._settings.get("images.default_architecture")
+        return SimpleStreams(server, self._cache, architecture_name(wanted or self._machine))
 
     def _servers(self) -> list[str]:
         text = self._settings.get("images.servers")
@@ -227,6 +282,20 @@ class _Shared:
     def _tell(self, stage: str, text: str) -> None:
         for each in self._ears:
             each(stage, text)
+
+
+def _lxd_origin(source: Source, name: str) -> Origin:
+    origin = Origin(
+        "lxd", source.server.rstrip("/"), name, certificate=source.certificate,
+        project=source.project, secret=source.secret, image_type=source.image_type,
+    )  # fmt: skip
+    _lxd(origin)
+    return origin
+
+
+def _lxd(origin: Origin) -> LxdServer:
+    """Return the server. Raises BadRequest where that cannot be one."""
+    return LxdServer(Place(origin.server, origin.certificate, origin.project, origin.secret))
 
 
 async def _counted(chunks: AsyncIterator[bytes], meter: Meter) -> AsyncIterator[bytes]:

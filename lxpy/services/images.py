@@ -5,10 +5,8 @@ Source: LXD docs, "REST API", "Images".
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,34 @@ from msgspec import UNSET
 
 from lxpy.api import images as api
 from lxpy.client.fetch import Unreachable
-from lxpy.db.base import now
 from lxpy.db.engine import Database
 from lxpy.db.rows import ImageRow
-from lxpy.errors import BadRequest, Failed, LxpyError
+from lxpy.errors import BadRequest, Failed, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.images.metadata import Metadata
 from lxpy.images.progress import Progress, silent
+from lxpy.images.remotes.lxd import LxdServer, Place
 from lxpy.images.store import ImageStore, Stored
 from lxpy.instances.expand import merge_patch
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import image_rows
 from lxpy.services.image_aliases import ImageAliases
 from lxpy.services.image_records import ImageRecords
-from lxpy.services.image_rows import InstanceSource, Obtained, Wish, obtained, shown, writable
+from lxpy.services.image_rows import (
+    InstanceSource,
+    Obtained,
+    Wish,
+    lasting,
+    obtained,
+    shown,
+    writable,
+)
 from lxpy.services.image_sources import Fetched, ImageSources, Origin
+from lxpy.services.image_tokens import ImageTokens
+from lxpy.services.image_upkeep import CACHED, ImageUpkeep
 from lxpy.services.settings import Settings
 from lxpy.storage import Pool, StoragePools
-
-_PRUNE_S = 24 * 3600
-_EXPIRY_DAYS = "10"
+from lxpy.units import is_true
 
 Check = Callable[[Any], None]
 Chunks = AsyncIterator[bytes]
@@ -49,6 +55,14 @@ class Exported:
     """An image's files, and the names under which they are handed out."""
 
     files: list[tuple[str, Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks: those who are not trusted see what is public, and what they have a secret of."""
+
+    trusted: bool = True
+    secret: str = ""
 
 
 class Images:
@@ -66,7 +80,9 @@ class Images:
     ) -> None:
         self.aliases = ImageAliases(db, lifecycle)
         self.sources = ImageSources(store, settings, cache)
+        self.tokens = ImageTokens(registry, lifecycle)
         self._records = ImageRecords(db, store, storage, lifecycle)
+        self.upkeep = ImageUpkeep(self._records, self.sources, settings, registry, self._fetch)
         self._db = db
         self._store = store
         self._storage = storage
@@ -83,25 +99,48 @@ class Images:
 
     # Looking at them
 
-    async def everything(self, project: str) -> list[api.Image]:
+    async def everything(self, project: str, viewer: Viewer) -> list[api.Image]:
         """Return a project's images, oldest first."""
-        return [shown(row) for row in await self._records.all_of(project)]
+        rows = await self._records.all_of(project)
+        return [shown(row) for row in rows if viewer.trusted or row.public]
 
-    async def get(self, project: str, prefix: str) -> tuple[api.Image, list[Any]]:
+    async def get(self, project: str, prefix: str, viewer: Viewer) -> tuple[api.Image, list[Any]]:
         """Return an image, and what its ETag stands for. Raises NotFound, BadRequest."""
-        row = await self._records.row(project, prefix)
+        row = await self._visible(project, prefix, viewer)
         return shown(row), writable(row)
 
-    async def export(self, project: str, prefix: str) -> Exported:
+    async def export(self, project: str, prefix: str, viewer: Viewer) -> Exported:
         """Return an image's files. Raises NotFound, BadRequest."""
-        row = await self._records.row(project, prefix)
+        row = await self._visible(project, prefix, viewer)
         stored = await self._store.stored(row.fingerprint)
+        self._records.tell("retrieved", project, row.fingerprint)
+        return Exported(list(zip(await self._names(stored), stored.files, strict=True)))
+
+    async def alias(self, project: str, name: str, viewer: Viewer) -> api.AliasEntry:
+        """Return an alias; those of images that are not public only to the trusted.
+
+        Raises NotFound.
+        """
+        found = await self.aliases.get(project, name)
+        if not viewer.trusted and not (await self._records.row(project, found.target)).public:
+            raise NotFound("Image alias not found")
+        return found
+
+    async def _visible(self, project: str, prefix: str, viewer: Viewer) -> ImageRow:
+        """Return an image that the viewer may see. Raises NotFound, BadRequest."""
+        if viewer.trusted:
+            return await self._records.row(project, prefix)
+        if self.tokens.redeem(project, prefix, viewer.secret) is not None:
+            return await self._records.row(project, prefix)
+        return await self._records.row(project, prefix, public=True)
+
+    async def _names(self, stored: Stored) -> list[str]:
+        """Return the names under which an image's files are handed out."""
         suffixes = await self._store.suffixes(stored)
-        names = [f"{row.fingerprint}{each}" for each in suffixes]
+        names = [f"{stored.fingerprint}{each}" for each in suffixes]
         if stored.is_split:
             names[0] = f"meta-{names[0]}"
-        self._records.tell("retrieved", project, row.fingerprint)
-        return Exported(list(zip(names, stored.files, strict=True)))
+        return names
 
     # Changing them
 
@@ -113,7 +152,7 @@ class Images:
             row.public = wish.public
             row.auto_update = wish.auto_update
             row.properties = merge_patch({}, wish.properties)
-            row.expires_at = _time(wish.expires_at)
+            row.expires_at = lasting(wish.expires_at)
             if wish.profiles is not None:
                 row.profiles = wish.profiles
         self._records.tell("updated", project, row.fingerprint)
@@ -130,7 +169,7 @@ class Images:
             if wish.properties is not UNSET:
                 row.properties = merge_patch(row.properties, wish.properties or {})
             if wish.expires_at is not UNSET:
-                row.expires_at = _time(wish.expires_at)
+                row.expires_at = lasting(wish.expires_at)
             if wish.profiles is not UNSET:
                 row.profiles = wish.profiles or []
         self._records.tell("updated", project, row.fingerprint)
@@ -147,20 +186,33 @@ class Images:
     # New ones
 
     async def upload_unified(
-        self, project: str, chunks: Chunks, wish: Wish, expected: str
+        self, project: str, chunks: Chunks, wish: Wish, expected: str, *, waiter: str = ""
     ) -> Operation:
-        """Receive an image of one file, then check it. Raises Failed when the disk is full."""
+        """Receive an image of one file, then check it; `waiter` is a secret to wait for that.
+
+        Raises Failed when the disk is full.
+        """
         await self._records.check(project, wish)
         stored = await self._store.receive_unified(chunks, expected or None)
-        return self._adopt(project, stored, wish)
+        return self._adopt(project, stored, wish, waiter)
 
     async def upload_split(
-        self, project: str, meta: Chunks, rootfs: Chunks, wish: Wish, expected: str
+        self,
+        project: str,
+        meta: Chunks,
+        rootfs: Chunks,
+        wish: Wish,
+        expected: str,
+        *,
+        waiter: str = "",
     ) -> Operation:
-        """Receive an image of two files, then check it. Raises Failed when the disk is full."""
+        """Receive an image of two files, then check it; `waiter` is a secret to wait for that.
+
+        Raises Failed when the disk is full.
+        """
         await self._records.check(project, wish)
         stored = await self._store.receive_split(meta, rootfs, expected or None)
-        return self._adopt(project, stored, wish)
+        return self._adopt(project, stored, wish, waiter)
 
     async def create(self, project: str, wish: api.ImagesPost) -> Operation:
         """Start fetching or building an image.
@@ -171,6 +223,8 @@ class Images:
         source = wish.source
         new = _new(wish)
         await self._records.check(project, new)
+        if source.mode == "push":
+            return self._await_push(project, wish)
         if source.type == "url":
             if not source.url:
                 raise BadRequest("Missing URL")
@@ -238,7 +292,8 @@ class Images:
         else:
             origin = self.sources.origin(source)
             known = await self._cached(project, origin)
-            wish = Wish(cached=True, auto_update=True)
+            fresh = is_true(self._settings.get(CACHED, "true"))
+            wish = Wish(cached=True, auto_update=fresh)
             row = known or await self._fetch(project, origin, wish, operation.progress)
         await self._records.touch(row)
         return obtained(row)
@@ -253,42 +308,53 @@ class Images:
 
         await self._storage.ensure_image(pool, fingerprint, unpack)
 
-    # Upkeep
+    # From server to server
+
+    async def secret(self, project: str, prefix: str) -> Operation:
+        """Return a token with which an image may be fetched by anyone. Raises NotFound."""
+        row = await self._records.row(project, prefix)
+        return self.tokens.issue(project, row.fingerprint)
+
+    def _await_push(self, project: str, wish: api.ImagesPost) -> Operation:
+        """Return a token with which another server may send an image. Raises BadRequest."""
+        if not wish.source.fingerprint:
+            raise BadRequest("Missing fingerprint of the image that is to be pushed")
+        metadata = {
+            "aliases": wish.aliases,
+            "expires_at": wish.expires_at or api.NEVER,
+            "properties": wish.properties,
+            "public": wish.public,
+        }
+        return self.tokens.issue(project, wish.source.fingerprint, metadata)
+
+    async def push(self, project: str, prefix: str, wish: api.ImageExportPost) -> Operation:
+        """Start sending an image to a server that awaits it. Raises NotFound, BadRequest."""
+        row = await self._records.row(project, prefix)
+        stored = await self._store.stored(row.fingerprint)
+        place = Place(wish.target, wish.certificate, wish.project, wish.secret)
+        server, profiles = LxdServer(place), wish.profiles or []
+
+        async def work(operation: Operation) -> None:
+            await server.push(stored, await self._names(stored), profiles, operation.progress)
+
+        return self._spawn("Downloading image", work, project, cancellable=True)
 
     async def refresh(self, project: str, prefix: str) -> Operation:
         """Start fetching an image anew where it came from. Raises NotFound, BadRequest."""
-        row = await self._records.row(project, prefix)
-        if not row.update_source:
-            raise BadRequest("The image has no source to be refreshed from: it was uploaded")
+        fingerprint = (await self._records.row(project, prefix)).fingerprint
 
         async def work(operation: Operation) -> None:
-            refreshed = await self._refresh(row, operation.progress)
+            refreshed = await self.upkeep.refresh(project, fingerprint, operation.progress)
             operation.update(refreshed=refreshed)
 
-        return self._spawn("Refreshing image", work, project, row.fingerprint)
-
-    async def prune(self) -> None:
-        """Delete cached images that nobody has used for `images.remote_cache_expiry` days."""
-        days = self._settings.get("images.remote_cache_expiry", _EXPIRY_DAYS)
-        before = now() - timedelta(days=int(days))
-        for row in await self._records.cached():
-            if (row.last_used_at or row.uploaded_at) < before:
-                _log.info("cached image expired", project=row.project, image=row.fingerprint)
-                await self._records.delete(row.project, row.fingerprint)
-
-    async def maintain(self) -> None:
-        """Prune now and once a day, for ever."""
-        while True:
-            try:
-                await self.prune()
-            except LxpyError as error:
-                _log.warning("cached images not pruned", error=str(error))
-            await asyncio.sleep(_PRUNE_S)
+        return self._spawn("Refreshing image", work, project, fingerprint, cancellable=True)
 
     # The work
 
     async def _cached(self, project: str, origin: Origin) -> ImageRow | None:
         """Return the image if it has come from there before and is still the newest we know."""
+        if origin.fingerprint:
+            return await self._records.from_source(project, origin.fingerprint, {})
         try:
             offered = await self.sources.offered(origin)
         except Unreachable as error:
@@ -308,16 +374,19 @@ class Images:
         """Record an image; one that another request has recorded meanwhile is used, too."""
         full = replace(
             wish,
+            auto_update=wish.auto_update and bool(source),
             filename=wish.filename or fetched.filename,
             properties={**fetched.properties, **wish.properties},
             update_source=source,
         )
         return await self._records.add(project, fetched.stored, fetched.metadata, full, claim=True)
 
-    def _adopt(self, project: str, stored: Stored, wish: Wish) -> Operation:
+    def _adopt(self, project: str, stored: Stored, wish: Wish, waiter: str) -> Operation:
         """Start recording an image that was uploaded."""
 
         async def work(operation: Operation) -> None:
+            if waiter:
+                operation.update(secret=waiter)
             _report(operation, stored.fingerprint, stored.size_bytes)
             if await self._records.knows(project, stored.fingerprint):
                 raise Failed("Image with same fingerprint already exists")
@@ -333,24 +402,6 @@ class Images:
             _report(operation, row.fingerprint, row.size_bytes)
 
         return self._spawn("Downloading image", work, project, cancellable=True)
-
-    async def _refresh(self, row: ImageRow, progress: Progress) -> bool:
-        """Fetch an image anew; a newer one takes over its names. Tell whether it was newer."""
-        source, old = row.update_source, row.fingerprint
-        origin = Origin(source["protocol"], source.get("server", ""), source["alias"])
-        if await self.sources.offered(origin) == old:
-            return False
-        wish = Wish(
-            public=row.public, auto_update=row.auto_update, cached=row.cached,
-            profiles=row.profiles,
-        )  # fmt: skip
-        new = (await self._fetch(row.project, origin, wish, progress)).fingerprint
-        if new == old:
-            return False
-        await self._records.hand_over(row.project, old, new)
-        await self._records.delete(row.project, old)
-        self._records.tell("refreshed", row.project, new)
-        return True
 
     def _spawn(
         self,
@@ -379,11 +430,6 @@ def _new(wish: api.ImagesPost) -> Wish:
         auto_update=wish.auto_update,
         properties=wish.properties or {},
         profiles=wish.profiles or [],
-        expires_at=_time(wish.expires_at),
+        expires_at=lasting(wish.expires_at),
         aliases=wish.aliases or [],
     )
-
-
-def _time(value: datetime | None) -> datetime | None:
-    """Return a time, None for one that means never."""
-    return None if value is None or value.year <= 1970 else value

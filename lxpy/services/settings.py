@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lxpy.db import settings
 from lxpy.db.engine import Database
 
@@ -12,6 +14,8 @@ class Settings:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._values: dict[str, str] = {}
+        #: called after a change with the keys whose values are others now
+        self.on_change: list[Callable[[set[str]], None]] = []
 
     async def load(self) -> None:
         """Read them from the database."""
@@ -30,4 +34,7 @@ class Settings:
         """Make `values`, checked by the caller, the whole config."""
         async with self._db.write() as session:
             await settings.replace(session, values)
-        self._values = dict(values)
+        old, self._values = self._values, dict(values)
+        changed = {key for key in old | values if old.get(key) != values.get(key)}
+        for call in self.on_change:
+            call(changed)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from functools import partial
+from secrets import token_hex
+from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 
 from lxpy.api import images as api
-from lxpy.daemon import http, multipart
-from lxpy.errors import BadRequest
+from lxpy.daemon import auth, http
+from lxpy.errors import BadRequest, Forbidden
+from lxpy.multipart import Form, Part
 from lxpy.operations.registry import Operation
-from lxpy.services.image_rows import Wish
-from lxpy.services.images import Exported, Images
+from lxpy.services.image_rows import Wish, lasting
+from lxpy.services.images import Exported, Images, Viewer
 from lxpy.services.publish import SOURCES, Publish
 from lxpy.units import is_true
 
@@ -22,6 +26,15 @@ _PATH = "/1.0/images"
 _ALIASES = f"{_PATH}/aliases"
 _CHUNK = 1 << 18
 _JSON_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """What the headers of an upload say; `waiter` is a secret to wait with, for strangers."""
+
+    wish: Wish
+    fingerprint: str
+    waiter: str = ""
 
 
 class Handlers:
@@ -33,38 +46,55 @@ class Handlers:
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        found = await self._images.everything(http.project(request))
+        found = await self._images.everything(http.project(request), _viewer(request))
         return http.listing(request, _PATH, found, name="fingerprint")
 
     async def create(self, request: web.Request) -> web.Response:
         """Receive an image, or start fetching, building or publishing one."""
+        arrival = self._arrival(request)
         if request.content_type == "multipart/form-data":
-            return http.accepted(await self._split(request))
+            return http.accepted(await self._split(request, arrival))
         chunks = request.content.iter_chunked(_CHUNK)
         head = await anext(chunks, b"")
         # curl sends JSON as a form, other clients send images as JSON: the body tells
-        if request.content_type == "application/json" or head.lstrip()[:1] == b"{":
+        is_json = request.content_type == "application/json" or head.lstrip()[:1] == b"{"
+        if is_json and _viewer(request).trusted:
             wish = await _decode(head, chunks)
             if wish.source.type in SOURCES:
                 return http.accepted(await self._publish.create(http.project(request), wish))
             return http.accepted(await self._images.create(http.project(request), wish))
         operation = await self._images.upload_unified(
-            http.project(request), _chain(head, chunks), _wish(request), _expected(request)
-        )
+            http.project(request), _chain(head, chunks), arrival.wish, arrival.fingerprint,
+            waiter=arrival.waiter,
+        )  # fmt: skip
         return http.accepted(operation)
 
-    async def _split(self, request: web.Request) -> Operation:
+    def _arrival(self, request: web.Request) -> _Arrival:
+        """Return what an upload brings; strangers need the secret of a token. Raises Forbidden."""
+        headers = request.headers
+        fingerprint = headers.get("X-LXD-fingerprint", "")
+        secret = headers.get("X-LXD-secret", "")
+        token = self._images.tokens.redeem(http.project(request), fingerprint, secret)
+        if token is not None:
+            return _Arrival(_awaited(_wish(request), token), fingerprint, token_hex(32))
+        if not _viewer(request).trusted:
+            raise Forbidden("not authorized")
+        return _Arrival(_wish(request), fingerprint)
+
+    async def _split(self, request: web.Request, arrival: _Arrival) -> Operation:
         reader = await request.multipart()
         name, meta = await _part(reader)
         if name != "metadata":
             raise BadRequest('Invalid multipart image: the first part must be "metadata"')
         return await self._images.upload_split(
-            http.project(request), meta, _rootfs(reader), _wish(request), _expected(request)
-        )
+            http.project(request), meta, _rootfs(reader), arrival.wish, arrival.fingerprint,
+            waiter=arrival.waiter,
+        )  # fmt: skip
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one image."""
-        found, writable = await self._images.get(http.project(request), _fingerprint(request))
+        project, viewer = http.project(request), _viewer(request)
+        found, writable = await self._images.get(project, _fingerprint(request), viewer)
         return http.sync(found, etag_of=writable)
 
     async def put(self, request: web.Request) -> web.Response:
@@ -91,9 +121,21 @@ class Handlers:
         operation = await self._images.refresh(http.project(request), _fingerprint(request))
         return http.accepted(operation)
 
+    async def secret(self, request: web.Request) -> web.Response:
+        """Hand out a token for an image."""
+        operation = await self._images.secret(http.project(request), _fingerprint(request))
+        return http.accepted(operation)
+
+    async def push(self, request: web.Request) -> web.Response:
+        """Send an image to another server."""
+        wish = await http.body(request, api.ImageExportPost)
+        operation = await self._images.push(http.project(request), _fingerprint(request), wish)
+        return http.accepted(operation)
+
     async def export(self, request: web.Request) -> web.StreamResponse:
         """Reply with an image's file, or its two as a form."""
-        found = await self._images.export(http.project(request), _fingerprint(request))
+        project, viewer = http.project(request), _viewer(request)
+        found = await self._images.export(project, _fingerprint(request), viewer)
         return await send_export(request, found)
 
     async def recipes(self, _: web.Request) -> web.Response:
@@ -113,6 +155,7 @@ class AliasHandlers:
     """The handlers of aliases; a name may hold slashes, escaped or not."""
 
     def __init__(self, images: Images) -> None:
+        self._images = images
         self._aliases = images.aliases
 
     async def list(self, request: web.Request) -> web.Response:
@@ -128,7 +171,7 @@ class AliasHandlers:
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one alias."""
         name = http.segment(request, "name")
-        found = await self._aliases.get(http.project(request), name)
+        found = await self._images.alias(http.project(request), name, _viewer(request))
         return http.sync(found, etag_of=found)
 
     async def put(self, request: web.Request) -> web.Response:
@@ -168,11 +211,15 @@ async def send_export(request: web.Request, found: Exported) -> web.StreamRespon
             "Content-Type": "application/octet-stream",
         }
         return web.FileResponse(path, headers=headers, chunk_size=_CHUNK)
-    parts = [
-        multipart.Part(field, name, path)
-        for field, (name, path) in zip(("metadata", "rootfs"), found.files, strict=True)
-    ]
-    return await multipart.send(request, parts)
+    fields = zip(("metadata", "rootfs"), found.files, strict=True)
+    async with Form([Part(field, *file) for field, file in fields]) as form:
+        response = web.StreamResponse(headers={"Content-Type": form.content_type})
+        response.content_length = form.length
+        await response.prepare(request)
+        async for chunk in form.chunks():
+            await response.write(chunk)
+        await response.write_eof()
+        return response
 
 
 def routes(images: Images, publish: Publish) -> list[web.RouteDef]:
@@ -194,7 +241,9 @@ def routes(images: Images, publish: Publish) -> list[web.RouteDef]:
         web.patch(image, handlers.patch),
         web.delete(image, handlers.delete),
         web.get(f"{image}/export", handlers.export),
+        web.post(f"{image}/export", handlers.push),
         web.post(f"{image}/refresh", handlers.refresh),
+        web.post(f"{image}/secret", handlers.secret),
         web.get("/1.0/lxpy/recipes", handlers.recipes),
     ]
 
@@ -217,8 +266,19 @@ def _wish(request: web.Request) -> Wish:
     )
 
 
-def _expected(request: web.Request) -> str:
-    return request.headers.get("X-LXD-fingerprint", "")
+def _awaited(wish: Wish, token: dict[str, Any]) -> Wish:
+    """Return what an upload says, completed by what was said when its token was handed out."""
+    return replace(
+        wish,
+        public=wish.public or token.get("public", False),
+        properties={**wish.properties, **(token.get("properties") or {})},
+        aliases=[*wish.aliases, *(token.get("aliases") or [])],
+        expires_at=wish.expires_at or lasting(token.get("expires_at")),
+    )
+
+
+def _viewer(request: web.Request) -> Viewer:
+    return Viewer(auth.identify(request).trusted, request.query.get("secret", ""))
 
 
 async def _decode(head: bytes, chunks: AsyncIterator[bytes]) -> api.ImagesPost:

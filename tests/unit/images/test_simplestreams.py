@@ -94,7 +94,7 @@ async def test_wrong_bytes(
 ) -> None:
     tree.unified("tiny", "20260101", unified)
     (tree.root / "images/tiny/20260101/image.tar.gz").write_bytes(b"something else")
-    with pytest.raises(Failed, match="fingerprint doesn't match"):
+    with pytest.raises(Failed, match="fingerprints don't match"):
         await streams.download(await streams.find("tiny"), store, silent)
     assert os.listdir(unified.parent / "store") == [".incoming"]
 

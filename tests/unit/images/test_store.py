@@ -64,7 +64,7 @@ async def test_twice(store: ImageStore, root: Path) -> None:
 
 
 async def test_wrong_fingerprint(store: ImageStore, root: Path) -> None:
-    with pytest.raises(Failed, match="Image fingerprint doesn't match"):
+    with pytest.raises(Failed, match="fingerprints don't match"):
         await store.receive_unified(chunks(image().bytes()), "0" * 64)
     assert os.listdir(root) == [".incoming"] and os.listdir(root / ".incoming") == []
 
