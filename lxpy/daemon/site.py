@@ -17,6 +17,7 @@ from lxpy.daemon.routes import (
     instances,
     internal,
     metadata,
+    network_policies,
     networks,
     operations,
     profiles,
@@ -75,6 +76,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield snapshot_mounts.routes(app.snapshot_mounts)
     yield images.routes(app.images, _publish(app))
     yield networks.routes(app.networks)
+    yield network_policies.routes(app.networks)
     yield checkpoints.routes(
         Checks(app.store, app.runtime, app.criu),
         Memory(app.store, app.locks, app.checkpoints, app.power),

@@ -42,6 +42,7 @@ class Base(DeclarativeBase):
         Devices: JSON,
         list[str]: JSON,
         dict[str, Any]: JSON,
+        list[dict[str, Any]]: JSON,
         datetime: UtcTime,
     }
 

@@ -18,11 +18,14 @@ import msgspec
 from lxpy.db.integrity import connect
 
 #: tables whose rows are recorded together, in one file each
-TABLES = ("images", "networks", "profiles", "projects", "settings", "storage_pools")
+TABLES = (
+    "images", "network_acls", "networks", "profiles", "projects", "settings", "storage_pools"
+)  # fmt: skip
 INSTANCES = "instances"
 VOLUMES = "storage_volumes"
 
-_JSON = ("config", "devices", "profiles", "data", "properties", "update_source")
+_JSON = ("config", "devices", "profiles", "data", "properties", "update_source",
+         "forwards", "ingress", "egress")  # fmt: skip
 _BOOLEANS = ("ephemeral", "stateful", "public", "auto_update", "cached")
 
 Row = dict[str, Any]

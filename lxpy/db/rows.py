@@ -133,7 +133,7 @@ class ImageAliasRow(Base):
 
 
 class NetworkRow(Base):
-    """A managed network."""
+    """A managed network, and the addresses of the host that lead into it."""
 
     __tablename__ = "networks"
     __table_args__ = (UniqueConstraint("project", "name"),)
@@ -144,6 +144,22 @@ class NetworkRow(Base):
     type: Mapped[str]
     description: Mapped[str] = mapped_column(Text, default="")
     config: Mapped[Config] = mapped_column(default=dict)
+    forwards: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default="[]")
+
+
+class NetworkAclRow(Base):
+    """Rules for the traffic of networks, by a name."""
+
+    __tablename__ = "network_acls"
+    __table_args__ = (UniqueConstraint("project", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(Text, default="")
+    config: Mapped[Config] = mapped_column(default=dict)
+    ingress: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    egress: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
 
 
 class PoolRow(Base):

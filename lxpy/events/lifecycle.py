@@ -36,6 +36,8 @@ image-alias-updated
 profile-created profile-deleted profile-renamed profile-updated
 project-created project-deleted project-renamed project-updated
 network-created network-deleted network-renamed network-updated
+network-forward-created network-forward-deleted network-forward-updated
+network-acl-created network-acl-deleted network-acl-renamed network-acl-updated
 storage-pool-created storage-pool-deleted storage-pool-updated
 storage-volume-created storage-volume-deleted storage-volume-renamed storage-volume-updated
 storage-volume-restored

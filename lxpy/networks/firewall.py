@@ -7,7 +7,7 @@ they do not know, our own accept is not enough. There, rules that bear our comme
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Network,
@@ -20,6 +20,7 @@ from lxpy.errors import Failed
 from lxpy.networks import xtables
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import Nic
+from lxpy.networks.policy import Policy
 from lxpy.networks.render import render
 from lxpy.programs import run
 from lxpy.threads import in_thread
@@ -56,22 +57,28 @@ class Foreign:
     iptables: frozenset[str] = frozenset()
 
 
-async def apply(config: Bridge, subnets: Sequence[IPv4Network | IPv6Network] = ()) -> Foreign:
-    """Make the tables of a network what its config asks for; return what others drop.
+async def apply(
+    config: Bridge,
+    subnets: Sequence[IPv4Network | IPv6Network] = (),
+    policy: Policy | None = None,
+) -> Foreign:
+    """Make the tables of a network what its config and policy ask for; return what others drop.
 
     `subnets` are routed to its guests besides its own. Raises MissingTool, Failed.
     """
-    own = await in_thread(bridge_rules, config)
+    policy = policy or Policy()
+    forwarded = policy.versions
+    own = await in_thread(bridge_rules, config, policy)
     for attempt in range(_TRIES):
         foreign = await read_foreign(config.name)
-        rules = own + "".join(f"{line}\n" for line in accepts(config, foreign, subnets))
+        rules = own + "".join(f"{line}\n" for line in accepts(config, foreign, subnets, forwarded))
         try:
             await run_nft(rules)
             break
         except Failed:  # somebody has changed his chains since we looked
             if attempt == _TRIES - 1:
                 raise
-    await xtables.apply(config, subnets, foreign.iptables)
+    await xtables.apply(config, subnets, foreign.iptables, forwarded)
     return foreign
 
 
@@ -128,7 +135,7 @@ def _drops_all(expressions: Iterable[Mapping[str, Any]]) -> bool:
     return bool(last.intersection(words)) and not set(words) - {*last, "counter", "log"}
 
 
-def bridge_rules(config: Bridge) -> str:
+def bridge_rules(config: Bridge, policy: Policy | None = None) -> str:
     """Return the transaction that makes a network's own table."""
     return render(
         "bridge.nft.j2",
@@ -136,6 +143,8 @@ def bridge_rules(config: Bridge) -> str:
         bridge=config.name,
         ipv4=_family(config, "ipv4"),
         ipv6=_family(config, "ipv6"),
+        translations=policy.translations() if policy else [],
+        rules=list(policy.rules(config)) if policy else [],
     )
 
 
@@ -154,11 +163,15 @@ def _family(config: Bridge, family: str) -> dict[str, Any] | None:
 
 
 def accepts(
-    config: Bridge, foreign: Foreign, subnets: Sequence[IPv4Network | IPv6Network] = ()
+    config: Bridge,
+    foreign: Foreign,
+    subnets: Sequence[IPv4Network | IPv6Network] = (),
+    forwarded: Collection[int] = (),
 ) -> Iterator[str]:
     """Yield what lets a network's traffic pass the chains of others, old rules withdrawn.
 
-    Guests behind NAT get answers only; those with routed addresses can be reached.
+    Guests behind NAT get answers, and what is `forwarded` (IP versions); those with routed
+    addresses can be reached.
     """
     yield from _withdrawn(foreign)
     for chain in foreign.chains:
@@ -169,7 +182,10 @@ def accepts(
             version = 4 if family == "ipv4" else 6
             routed = any(each.version == version for each in subnets)
             proto = f" meta nfproto {family}" if chain.family == "inet" else ""
-            for match in _matches(config.name, chain.hook, family, kind, routed):
+            matches = [*_matches(config.name, chain.hook, family, kind, routed)]
+            if version in forwarded and chain.hook == "forward":
+                matches.append(f'oifname "{config.name}"| ct status dnat')
+            for match in matches:
                 interface, _, rest = match.partition("|")
                 yield (
                     f"insert rule {chain.family} {_quoted(chain.table)} {_quoted(chain.name)} "

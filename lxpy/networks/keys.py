@@ -90,6 +90,13 @@ BRIDGE = table(
         _key("ipv6.routes", listing(NETWORK_V6), "", "More subnets that the host routes to it"),
         _key("ipv6.routing", BOOL, "true", "Whether the host forwards to and from it"),
         _key("raw.dnsmasq", BLOB, "", "Lines appended to dnsmasq's configuration"),
+        _key("security.acls", STRING, "", "ACLs for what enters and leaves the network"),
+        _key("security.acls.default.egress.action", _ACTION, "reject",
+             "What becomes of outgoing traffic that no rule of the ACLs speaks of"),
+        _key("security.acls.default.egress.logged", BOOL, "false", "Whether that is logged"),
+        _key("security.acls.default.ingress.action", _ACTION, "reject",
+             "What becomes of incoming traffic that no rule of the ACLs speaks of"),
+        _key("security.acls.default.ingress.logged", BOOL, "false", "Whether that is logged"),
         _key("user.*", STRING, "", "Whatever its owner likes"),
         # Known to LXD, and refused below: nothing is promised that is not kept.
         _key("bgp.*", STRING),
@@ -98,11 +105,6 @@ BRIDGE = table(
         _key("ipv4.ovn.ranges", STRING),
         _key("ipv6.ovn.ranges", STRING),
         _key("maas.subnet.*", STRING),
-        _key("security.acls", STRING),
-        _key("security.acls.default.egress.action", _ACTION),
-        _key("security.acls.default.egress.logged", BOOL),
-        _key("security.acls.default.ingress.action", _ACTION),
-        _key("security.acls.default.ingress.logged", BOOL),
         _key("tunnel.*", STRING),
     )
 )  # fmt: skip
@@ -114,7 +116,6 @@ _LATER = (
     "ipv4.ovn.",
     "ipv6.ovn.",
     "maas.",
-    "security.acls",
     "tunnel.",
 )
 _LATER_VALUES = {"bridge.driver": "openvswitch", "bridge.mode": "fan"}

@@ -272,6 +272,11 @@ class Netlink:
         with _explained(f"isolating {name}"):
             await self._route.brport("set", index=index(name), isolated=int(isolated))
 
+    async def hairpin(self, name: str, *, back: bool) -> None:
+        """Let a bridge's port send frames back to where they came from. Raises Failed."""
+        with _explained(f"setting how {name} bridges"):
+            await self._route.brport("set", index=index(name), mode=int(back))
+
     async def shape(self, name: str, bits: int) -> None:
         """Send at most `bits` each second through an interface; 0 lifts the limit. Raises Failed.
 

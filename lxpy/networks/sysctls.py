@@ -20,6 +20,17 @@ def has_ipv6(proc: Path = _PROC) -> bool:
         return False
 
 
+def filters_bridges(proc: Path = _PROC) -> bool:
+    """Tell whether rules for IP packets see what is bridged, too (br_netfilter)."""
+    found = []
+    for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+        try:
+            found.append((proc / "bridge" / name).read_text().strip() == "1")
+        except OSError:
+            continue
+    return any(found)
+
+
 def prepare_bridge(name: str, *, ipv6: bool, proc: Path = _PROC) -> None:
     """Make a bridge that has an IPv6 address a router, and one that has none silent."""
     conf = proc / "ipv6/conf" / name

@@ -55,16 +55,22 @@ def manages(family: str, table: str, chain: str) -> bool:
 
 
 async def apply(
-    config: Bridge, subnets: Sequence[IPv4Network | IPv6Network], managed: Collection[str]
+    config: Bridge,
+    subnets: Sequence[IPv4Network | IPv6Network],
+    managed: Collection[str],
+    forwarded: Collection[int] = (),
 ) -> None:
     """Let a network's traffic pass where such chains drop.
 
-    `managed` are the families ("ip", "ip6") in which iptables-nft has chains. Logs when a program
+    `managed` are the families ("ip", "ip6") in which iptables-nft has chains, `forwarded` the IP
+    versions of forwards. Logs when a program
     is missing.
     """
     for key, family in FAMILIES.items():
         routed = any(each.version == family.version for each in subnets)
         wanted = list(_wanted(config, family, routed=routed))
+        if wanted and family.version in forwarded:
+            wanted.append(("FORWARD", f"-o {config.name} -m conntrack --ctstate DNAT"))
         await _change(family, config.name, wanted, nft=key in managed)
 
 

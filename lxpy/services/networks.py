@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from msgspec import UNSET
 
 from lxpy.api import instances as instances_api
@@ -27,9 +28,13 @@ from lxpy.instances.model import DEFAULT_PROJECT, Instance
 from lxpy.networks import addresses, keys, sysctls
 from lxpy.networks.drivers import TYPES
 from lxpy.networks.drivers.bridge import check_free
+from lxpy.networks.forwards import Forward
 from lxpy.networks.keys import Bridge
 from lxpy.services import network_views as views
 from lxpy.services import nics
+from lxpy.services.acls import LOCK as ACLS
+from lxpy.services.acls import Acls
+from lxpy.services.forwards import Forwards, check_kept
 from lxpy.services.locks import Locks
 from lxpy.services.nics import Network
 from lxpy.services.store import InstanceStore
@@ -58,6 +63,8 @@ class Networks:
         self._locks = locks
         self._lifecycle = lifecycle
         self._wiring = Wiring(root, owner, store, locks)
+        self.forwards = Forwards(db, self._wiring, locks, lifecycle)
+        self.acls = Acls(db, self._wiring, locks, lifecycle)
         self._default = ""
 
     # Life
@@ -78,8 +85,13 @@ class Networks:
         async with self._db.read() as session:
             rows = await queries.all_of(session, DEFAULT_PROJECT)
         self._wiring.networks = {
-            row.name: Network(row.name, row.type, row.description, row.config) for row in rows
-        }
+            row.name: Network(
+                row.name, row.type, row.description, row.config,
+                msgspec.convert(row.forwards, tuple[Forward, ...]),
+            )
+            for row in rows
+        }  # fmt: skip
+        await self.acls.start()
         await self._wiring.start(running, self._default)
 
     async def stop(self) -> None:
@@ -122,7 +134,7 @@ class Networks:
         if kind not in TYPES:
             known = ", ".join(TYPES)
             raise BadRequest(f'Network type "{kind}" is not supported: use one of {known}')
-        async with self._locks.hold("network", name):
+        async with self._locks.hold(ACLS), self._locks.hold("network", name):
             if name in self._wiring.networks:
                 raise BadRequest("The network already exists")
             keys.validate(name, wish.config or {}, kind)
@@ -131,6 +143,7 @@ class Networks:
             config = await self._filled(wish.config or {}, new=True, kind=kind)
             network = Network(name, kind, wish.description, config)
             self._check_overlap(network)
+            self._wiring.policy(network)
             await self._insert(network)
             try:
                 await self._wiring.up(network)
@@ -153,12 +166,14 @@ class Networks:
         await self._change(name, description, config)
 
     async def _change(self, name: str, description: str, config: Mapping[str, str]) -> None:
-        async with self._locks.hold("network", name):
+        async with self._locks.hold(ACLS), self._locks.hold("network", name):
             old = self._managed(name)
             keys.validate(name, config, old.type)
             filled = await self._filled(config, new=False, kind=old.type)
             new = replace(old, description=description, config=filled)
             self._check_overlap(new)
+            check_kept(new)
+            self._wiring.policy(new)
             is_used = name != self._default or self._wiring.driver(name).is_up
             if new.config != old.config and is_used:
                 try:
@@ -204,6 +219,11 @@ class Networks:
             await self._wiring.driver(name).delete()
             await self._remove(name)
         self._tell("network-deleted", name)
+
+    def refuse_peers(self, name: str) -> None:
+        """Raise NotFound, or BadRequest: peers are a matter of OVN networks."""
+        kind = self._managed(name).type
+        raise BadRequest(f'Network driver "{kind}" does not support peering')
 
     async def leases(self, project: str, name: str) -> Sequence[api.Lease]:
         """Return the addresses of a network that a project may see. Raises NotFound."""

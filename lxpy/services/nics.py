@@ -15,6 +15,7 @@ from lxpy.instances.devices.base import refused
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.devices.nic_kinds import KINDS, OF_NETWORK
 from lxpy.instances.model import DEFAULT_PROJECT, Instance
+from lxpy.networks.forwards import Forward
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import Nic
 
@@ -29,6 +30,7 @@ class Network:
     type: str = "bridge"
     description: str = ""
     config: Options = field(default_factory=dict)
+    forwards: tuple[Forward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

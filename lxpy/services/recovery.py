@@ -48,6 +48,7 @@ class _Known:
     volumes: dict[tuple[str, str, str], frozenset[str]] = field(default_factory=dict)
     profiles: dict[str, found.Profile] = field(default_factory=dict)
     networks: set[str] = field(default_factory=set)
+    acls: set[str] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
 
 
@@ -177,6 +178,8 @@ class Recovery:
             known.networks = {
                 each.name for each in await network_queries.all_of(session, DEFAULT_PROJECT)
             }
+            acls = await network_queries.all_acls(session, DEFAULT_PROJECT)
+            known.acls = {each.name for each in acls}
             known.images = await image_queries.fingerprints(session)
         return known
 
@@ -188,6 +191,7 @@ class Recovery:
             return Commons(
                 settings=list(found.load_all(top / "settings.yaml", found.Setting)),
                 networks=list(found.load_all(top / "networks.yaml", found.Network)),
+                acls=list(found.load_all(top / "network_acls.yaml", found.NetworkAcl)),
                 profiles=list(found.load_all(top / "profiles.yaml", found.Profile)),
                 images=[
                     each
@@ -205,6 +209,7 @@ class Recovery:
         return Commons(
             settings=[] if self._care.is_sound else everything.settings,
             networks=[each for each in everything.networks if each.name not in known.networks],
+            acls=[each for each in everything.acls if each.name not in known.acls],
             profiles=[each for each in everything.profiles if each.name not in known.profiles],
             images=[each for each in everything.images if each.fingerprint not in known.images],
             pools=everything.pools,

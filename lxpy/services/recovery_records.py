@@ -113,6 +113,18 @@ class Network(Struct, kw_only=True):
     type: str = "bridge"
     description: str = ""
     config: dict[str, str] = field(default_factory=dict)
+    forwards: list[dict[str, Any]] = field(default_factory=list)
+
+
+class NetworkAcl(Struct, kw_only=True):
+    """Rules for the traffic of networks."""
+
+    name: str
+    project: str = "default"
+    description: str = ""
+    config: dict[str, str] = field(default_factory=dict)
+    ingress: list[dict[str, Any]] = field(default_factory=list)
+    egress: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Setting(Struct, kw_only=True):

@@ -23,6 +23,7 @@ from lxpy.db.rows import (
     ImageRow,
     InstanceRow,
     InstanceSnapshotRow,
+    NetworkAclRow,
     NetworkRow,
     PoolRow,
     ProfileRow,
@@ -46,6 +47,7 @@ class Commons:
 
     settings: list[found.Setting] = field(default_factory=list)
     networks: list[found.Network] = field(default_factory=list)
+    acls: list[found.NetworkAcl] = field(default_factory=list)
     profiles: list[found.Profile] = field(default_factory=list)
     images: list[found.Image] = field(default_factory=list)
     pools: list[found.Pool] = field(default_factory=list)
@@ -95,7 +97,7 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether there is nothing to take in."""
         commons = self.commons
-        more = (commons.settings, commons.networks, commons.profiles, commons.images)
+        more = (commons.settings, commons.networks, commons.acls, commons.profiles, commons.images)
         return not any((*more, self.pools, self.ready))
 
 
@@ -111,6 +113,9 @@ async def insert_commons(
     for network in commons.networks:
         if await network_queries.find(session, network.project, network.name) is None:
             session.add(NetworkRow(**structs.asdict(network)))
+    for acl in commons.acls:
+        if await network_queries.find_acl(session, acl.project, acl.name) is None:
+            session.add(NetworkAclRow(**structs.asdict(acl)))
     for profile in commons.profiles:
         await _insert_profile(session, profile)
     if commons.settings and not await setting_queries.load(session):

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import structlog
 
-from lxpy.errors import LxpyError, NotFound
+from lxpy.errors import BadRequest, LxpyError, NotFound
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.networks import firewall, netlink
+from lxpy.networks.acls import Acl, check_usable
 from lxpy.networks.drivers import TYPES, Driver, Facts
 from lxpy.networks.drivers.bridge import attach_unmanaged, unmanaged_allowed
 from lxpy.networks.interfaces import Interfaces
 from lxpy.networks.links import Links
 from lxpy.networks.netlink import Netlink
+from lxpy.networks.nic import words
+from lxpy.networks.policy import Policy
 from lxpy.networks.ports import Found, Ports
 from lxpy.services import nics
 from lxpy.services.locks import Locks
@@ -34,6 +37,7 @@ class Wiring:
 
     def __init__(self, root: Path, owner: str, store: InstanceStore, locks: Locks) -> None:
         self.networks: dict[str, Network] = {}
+        self.acls: dict[str, Acl] = {}
         self.failed: dict[str, str] = {}
         self._root = root
         self._owner = owner
@@ -148,12 +152,28 @@ class Wiring:
         """Bring a network up, its lock held, or change it. Raises LxpyError."""
         driver = self.driver(network.name)
         try:
-            await driver.up(network.config)
+            await driver.up(network.config, self.policy(network))
             await driver.reserve(each.nic for each in self.on(network.name))
         except LxpyError as error:
             self.failed[network.name] = str(error)
             raise
         self.failed.pop(network.name, None)
+
+    def policy(self, network: Network) -> Policy:
+        """Return what passes a network besides what its config says.
+
+        Raises BadRequest when it has an ACL that does not exist, or that is nothing for it.
+        """
+        named = words(network.config.get("security.acls", ""))
+        for name in named:
+            if name not in self.acls:
+                raise BadRequest(f'Network ACL "{name}" does not exist')
+            check_usable(self.acls[name], network.name)
+        return Policy(network.forwards, tuple(self.acls[name] for name in named))
+
+    async def guard(self, network: Network) -> None:
+        """Let what a network's forwards and ACLs say now pass it, its lock held. Raises Failed."""
+        await self.driver(network.name).guard(self.policy(network))
 
     def on(self, network: str, project: str | None = None) -> Iterator[Placed]:
         """Yield the nics of a project's (None: all) instances on a network, running or not."""

@@ -12,6 +12,7 @@ from lxpy.networks.leases import Lease
 from lxpy.networks.links import Links
 from lxpy.networks.netlink import Netlink
 from lxpy.networks.nic import Nic
+from lxpy.networks.policy import Policy
 from lxpy.networks.ports import Found, Ports
 
 
@@ -34,8 +35,11 @@ class Driver(Protocol):
     def is_up(self) -> bool:
         """Whether `up` has succeeded and `down` was not called since."""
 
-    async def up(self, config: Mapping[str, str]) -> None:
+    async def up(self, config: Mapping[str, str], policy: Policy) -> None:
         """Make the network, or what is there of it, as its config says. Idempotent."""
+
+    async def guard(self, policy: Policy) -> None:
+        """Let other things pass a network that is up."""
 
     async def down(self) -> None:
         """Take everything away from the host that `up` makes. Idempotent."""

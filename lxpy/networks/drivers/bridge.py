@@ -19,6 +19,7 @@ from lxpy.networks.firewall import Allowed
 from lxpy.networks.keys import Bridge
 from lxpy.networks.leases import Lease, Reservation
 from lxpy.networks.nic import Nic
+from lxpy.networks.policy import Policy
 from lxpy.networks.ports import Found
 from lxpy.threads import in_thread
 
@@ -34,6 +35,7 @@ class BridgeDriver:
         self._config = Bridge(name, {})
         self._dnsmasq = Dnsmasq(name, facts.root / name)
         self._reserving = asyncio.Lock()
+        self._hairpin = False
         self._up = False
 
     @property
@@ -41,7 +43,7 @@ class BridgeDriver:
         """Whether the bridge is there, as far as we know, and everything that goes with it."""
         return self._up and netlink.exists(self.name)
 
-    async def up(self, config: Mapping[str, str]) -> None:
+    async def up(self, config: Mapping[str, str], policy: Policy) -> None:
         """Make the bridge as its config says. Raises Conflict, Failed, MissingTool."""
         old, self._config = self._config, Bridge(self.name, config)
         self._up = False
@@ -61,12 +63,31 @@ class BridgeDriver:
             ipv4=bridge.ipv4 is not None and bridge.flag("ipv4.routing"),
             ipv6=bridge.ipv6 is not None and bridge.flag("ipv6.routing"),
         )
-        foreign = await firewall.apply(bridge, list(self._subnets()))
+        await self._guard(policy)
+        await self._dnsmasq.start(bridge)
+        self._up = True
+
+    async def guard(self, policy: Policy) -> None:
+        """Let other things pass."""
+        if self.is_up:
+            await self._guard(policy)
+
+    async def _guard(self, policy: Policy) -> None:
+        foreign = await firewall.apply(self._config, list(self._subnets()), policy)
         for chain in foreign.chains:
             _log.info("rules put into a chain that drops", network=self.name, table=chain.table,
                       chain=chain.name)  # fmt: skip
-        await self._dnsmasq.start(bridge)
-        self._up = True
+        await self._set_hairpin(wanted=bool(policy.forwards))
+
+    async def _set_hairpin(self, *, wanted: bool) -> None:
+        """Let guests reach themselves by a forward, where NAT happens while they are bridged."""
+        back = wanted and await in_thread(sysctls.filters_bridges)
+        if back == self._hairpin:
+            return
+        self._hairpin = back
+        for port in self._facts.ports.on(self.name):
+            if netlink.exists(port.host_name):
+                await self._facts.netlink.hairpin(port.host_name, back=back)
 
     def _exists(self) -> bool:
         """Tell whether the bridge is there. Raises Conflict when it is somebody else's."""
@@ -127,7 +148,10 @@ class BridgeDriver:
         """Join a namespace to the bridge."""
         allowed = await self._announce(nic)
         ports, mtu = self._facts.ports, self._config.mtu
-        return {"host_name": await ports.attach(self.name, nic, pid, mtu, allowed)}
+        host = await ports.attach(self.name, nic, pid, mtu, allowed)
+        if self._hairpin:
+            await self._facts.netlink.hairpin(host, back=True)
+        return {"host_name": host}
 
     async def change(self, nic: Nic) -> None:
         """Give a nic other options."""

@@ -9,6 +9,7 @@ from lxpy.errors import NotSupported
 from lxpy.networks.drivers.base import Facts
 from lxpy.networks.leases import Lease
 from lxpy.networks.nic import Nic
+from lxpy.networks.policy import Policy
 from lxpy.networks.ports import Found
 from lxpy.networks.vlans import NoParent
 
@@ -31,12 +32,15 @@ class ParentDriver:
         """Whether its parent was there when that was last looked at."""
         return self._up
 
-    async def up(self, config: Mapping[str, str]) -> None:
+    async def up(self, config: Mapping[str, str], policy: Policy) -> None:
         """Look whether the parent is there. Raises NoParent."""
         self._config, self._up = config, False
         if self._facts.interfaces.find(config["parent"]) is None:
             raise NoParent(config["parent"])
         self._up = True
+
+    async def guard(self, policy: Policy) -> None:
+        """Do nothing: such a network has neither forwards nor ACLs."""
 
     async def down(self) -> None:
         """Do nothing."""

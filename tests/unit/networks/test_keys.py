@@ -77,7 +77,7 @@ def test_bad_config(config: dict[str, str], text: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"bridge.driver": "openvswitch"}, {"bridge.mode": "fan"}, {"security.acls": "web"},
+        {"bridge.driver": "openvswitch"}, {"bridge.mode": "fan"},
         {"tunnel.a.protocol": "vxlan"}, {"dns.zone.forward": "x"}, {"bgp.peers.a.asn": "1"},
     ],
 )  # fmt: skip
