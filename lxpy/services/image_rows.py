@@ -22,13 +22,17 @@ from lxpy.images.store import Stored
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a request says of a new image, beside its files."""
+    """What a request says of a new image, beside its files.
+
+    Its properties come on top of those of metadata.yaml, or are `all_properties` there are.
+    """
 
     filename: str = ""
     public: bool = False
     auto_update: bool = False
     cached: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
+    all_properties: bool = False
     profiles: Sequence[str] = ()
     expires_at: datetime | None = None
     aliases: Sequence[api.ImageAlias] = ()
@@ -156,7 +160,7 @@ async def insert(
         ),
         uploaded_at=now(),
         last_used_at=None,
-        properties={**found.properties, **wish.properties},
+        properties={**({} if wish.all_properties else found.properties), **wish.properties},
         profiles=list(wish.profiles),
         update_source=dict(wish.update_source),
         aliases=[_alias(project, each) for each in wish.aliases],

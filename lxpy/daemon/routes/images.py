@@ -271,7 +271,8 @@ def _awaited(wish: Wish, token: dict[str, Any]) -> Wish:
     return replace(
         wish,
         public=wish.public or token.get("public", False),
-        properties={**wish.properties, **(token.get("properties") or {})},
+        properties={**(token.get("properties") or {}), **wish.properties},
+        all_properties=bool(token.get("properties")),
         aliases=[*wish.aliases, *(token.get("aliases") or [])],
         expires_at=wish.expires_at or lasting(token.get("expires_at")),
     )

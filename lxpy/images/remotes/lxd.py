@@ -115,8 +115,8 @@ class LxdServer:
         }
         if profiles:
             headers["X-LXD-profiles"] = urlencode([("profile", each) for each in profiles])
-        meter = Meter(progress, "upload", "image", stored.size_bytes)
         async with _body(stored, names) as body:
+            meter = Meter(progress, "upload", "image", body.length)
             headers |= {"Content-Type": body.content_type, "Content-Length": str(body.length)}
             url, chunks = self._url("images", secret=False), _counted(body.chunks(), meter)
             async with self._fetcher.request(
