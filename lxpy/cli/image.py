@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import sys
 
-import click
-
-from lxpy.cli import texts
+from lxpy.cli import image_source, texts
 from lxpy.cli.declare import argument, command, flag, group, names, option
 from lxpy.cli.editor import edit as edit_yaml
 from lxpy.cli.image_alias import alias, set_aliases
+from lxpy.cli.image_copy import copy, fingerprint_of
 from lxpy.cli.image_list import list_images, megabytes
 from lxpy.cli.image_transfer import export, import_image
-from lxpy.cli.making import fingerprint
 from lxpy.cli.session import Session
 from lxpy.cli.yamltext import dump
 from lxpy.client.client import Client, Json
 from lxpy.client.transport import quote
-from lxpy.errors import BadRequest, LxpyError, NotFound, NotSupported
+from lxpy.errors import BadRequest, NotFound
 
 image = group(
     None,
@@ -34,6 +32,7 @@ image.add_command(alias)
 image.add_command(list_images)
 image.add_command(import_image)
 image.add_command(export)
+image.add_command(copy)
 _WRITABLE = ("auto_update", "properties", "public", "expires_at", "profiles")
 _image = argument("name", "[<remote>:]<image>", shell_complete=names("images/aliases"))
 _vm = flag("--vm", hidden=True, help="Query virtual machine images")
@@ -44,7 +43,15 @@ def locate(session: Session, text: str) -> tuple[Client, str]:
     client, name = session.server(text)
     if not name:
         raise BadRequest("Image identifier missing")
-    return client, fingerprint(client, name)
+    return client, image_source.fingerprint(client, name)
+
+
+def look(session: Session, text: str) -> Json:
+    """Return an image of any remote. Raises NotFound, BadRequest."""
+    remote, name = session.parse(text)
+    if not name:
+        raise BadRequest("Image identifier missing")
+    return image_source.find(session, remote, name)
 
 
 def _path(mark: str) -> str:
@@ -55,8 +62,7 @@ def _path(mark: str) -> str:
 @_image
 @_vm
 def info(session: Session, name: str, vm: bool) -> None:
-    client, mark = locate(session, name)
-    found = client.get(_path(mark))
+    found = look(session, name)
     print(f"Fingerprint: {found['fingerprint']}")
     print(f"Size: {megabytes(found['size'])}")
     print(f"Architecture: {found['architecture']}")
@@ -89,8 +95,7 @@ def info(session: Session, name: str, vm: bool) -> None:
 @_image
 @_vm
 def show(session: Session, name: str, vm: bool) -> None:
-    client, mark = locate(session, name)
-    found = client.get(_path(mark))
+    found = look(session, name)
     sys.stdout.write(dump({key: found[key] for key in _WRITABLE if key in found}))
 
 
@@ -116,8 +121,7 @@ def edit(session: Session, name: str) -> None:
 @_image
 @argument("key", "<key>")
 def get_property(session: Session, name: str, key: str) -> None:
-    client, mark = locate(session, name)
-    properties = client.get(_path(mark))["properties"] or {}
+    properties = look(session, name)["properties"] or {}
     if key not in properties:
         raise NotFound("Property not found")
     print(properties[key])
@@ -140,9 +144,7 @@ def set_property(session: Session, name: str, key: str, value: str) -> None:
 def unset_property(session: Session, name: str, key: str) -> None:
     client, mark = locate(session, name)
     found, etag = client.fetch(_path(mark))
-    if key not in (found["properties"] or {}):
-        raise BadRequest(f"Can't unset property '{key}', it's not currently set")
-    del found["properties"][key]
+    found["properties"] = {k: v for k, v in (found["properties"] or {}).items() if k != key}
     _save(client, mark, found, etag)
 
 
@@ -188,65 +190,8 @@ def build(session: Session, name: str, aliases: tuple[str, ...], public: bool) -
     remote, recipe = session.parse(name)
     client, _ = session.server("") if remote.protocol == "images" else session.server(name)
     source = {"type": "image", "mode": "pull", "protocol": "build", "alias": recipe}
-    _provide(session, client, source, aliases, public=public)
-    session.say("Image built successfully!")
-
-
-@command(image, "copy", short_help="Copy images into the image store")
-@argument("name", "[<remote>:]<image>")
-@argument("destination", "<remote>:", required=True)
-@option("--alias", "aliases", multiple=True, metavar="NAME", help="New aliases for the image")
-@flag("--auto-update", help="Keep the image up to date after initial copy")
-@flag("--copy-aliases", help="Copy aliases from source")
-@click.option(
-    "--mode",
-    type=click.Choice(("pull", "push", "relay")),
-    default="pull",
-    hidden=True,
-    help="Transfer mode",
-)
-@flag("--public", help="Make image public")
-@_vm
-def copy(
-    session: Session,
-    name: str,
-    destination: str,
-    aliases: tuple[str, ...],
-    auto_update: bool,
-    copy_aliases: bool,
-    mode: str,
-    public: bool,
-    vm: bool,
-) -> None:
-    """Copy images from `images:` into the image store, for example: images:debian/13 local:"""
-    remote, alias_name = session.parse(name)
-    client, rest = session.server(destination)
-    if rest:
-        raise BadRequest("Can't provide a name for the target image")
-    if remote.protocol != "images":
-        raise NotSupported("This version copies from images: only; use image export and import")
-    if copy_aliases:
-        aliases = (*aliases, alias_name)
-    source = {"type": "image", "mode": "pull", "server": "", "protocol": "images"}
-    source["alias"] = alias_name
-    _provide(session, client, source, aliases, public=public, auto_update=auto_update)
-    session.say("Image copied successfully!")
-
-
-def _provide(
-    session: Session,
-    client: Client,
-    source: Json,
-    aliases: tuple[str, ...],
-    *,
-    public: bool,
-    auto_update: bool = False,
-) -> None:
-    """Let the server fetch or build an image, and name it. Raises Refused."""
-    body = {"source": source, "public": public, "auto_update": auto_update, "aliases": []}
-    done = client.change("POST", "/1.0/images", body)
-    mark = str((done.get("metadata") or {}).get("fingerprint", ""))
-    if not mark:
-        raise LxpyError("The server did not say which image it made; see `lxpy image list`")
+    body = {"source": source, "public": public, "aliases": []}
+    mark = fingerprint_of(client.change("POST", "/1.0/images", body))
     set_aliases(client, mark, aliases)
     session.say(f"Fingerprint: {mark}")
+    session.say("Image built successfully!")

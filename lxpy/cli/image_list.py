@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lxpy.cli import texts
 from lxpy.cli.declare import argument, command, format_option, option
+from lxpy.cli.image_source import SIMPLESTREAMS, offers
 from lxpy.cli.render import show
 from lxpy.cli.session import Session
 from lxpy.client.client import Client, Json
@@ -71,11 +72,13 @@ def list_images(session: Session, words: tuple[str, ...], columns: str, form: st
         client, _ = session.server("")
         _show_recipes(client, filters, form)
         return
-    client = session.client(remote)
     letters = columns.replace(",", "")
     if wrong := [letter for letter in letters if letter not in _LETTERS]:
         raise BadRequest(f"Unknown column shorthand char '{wrong[0]}' in '{columns}'")
-    found = client.get("/1.0/images", recursion="1")
+    if remote.protocol == SIMPLESTREAMS:
+        found = offers(session, remote)
+    else:
+        found = session.client(remote).get("/1.0/images", recursion="1")
     found = [each for each in found if all(_selects(word, each) for word in filters)]
     rows = [[_LETTERS[letter][1](each) for letter in letters] for each in found]
     show(form, [_LETTERS[letter][0] for letter in letters], sorted(rows), found)

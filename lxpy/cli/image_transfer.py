@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from lxpy.cli.declare import argument, command, flag, names, option
 from lxpy.cli.image_alias import set_aliases
-from lxpy.cli.making import fingerprint
+from lxpy.cli.image_source import fingerprint
 from lxpy.cli.progress import Meter
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs
 from lxpy.client.client import Client, Json, succeeded
 from lxpy.client.transport import BLOCK_BYTES, Upload, query, quote
-from lxpy.errors import BadRequest, Refused
+from lxpy.errors import BadRequest, LxpyError, Refused
 
 _URL = re.compile(r"https?://")
 
 
 @command(None, "import", short_help="Import image into the image store")
-@argument("source", "<tarball>|<URL>", required=True)
+@argument("source", "<tarball>|<directory>|<URL>", required=True)
 @argument("words", "[<rootfs tarball>] [<remote>:] [key=value...]", nargs=-1)
-@option("--alias", "aliases", multiple=True, metavar="NAME", help="New aliases for the image")
+@option("--alias", "aliases", multiple=True, metavar="NAME", help="New aliases to add to the image")
 @flag("--public", help="Make image public")
 def import_image(
     session: Session, source: str, words: tuple[str, ...], aliases: tuple[str, ...], public: bool
 ) -> None:
-    """Import image into the image store: one file, or two if metadata and rootfs are apart."""
+    """Import image into the image store: one file, or two if metadata and rootfs are apart.
+
+    Directory import must be performed as root.
+    """
     rootfs, remote, properties = _sort(words)
     client, _ = session.server(remote)
     if _URL.match(source):
@@ -65,20 +69,29 @@ def _upload(
     client: Client, source: Path, rootfs: Path | None, public: bool, properties: dict[str, str]
 ) -> Json:
     """Send the files of an image; return the finished operation. Raises OSError, Refused."""
-    for file in filter(None, (source, rootfs)):
-        if file.is_dir():
-            raise BadRequest(f"{file} is a directory, pack it first: tar -C {file} -czf FILE .")
+    if rootfs is not None and rootfs.is_dir():
+        raise BadRequest(f"{rootfs} is a directory: the rootfs must be a tarball or squashfs")
+    if source.is_dir() and rootfs is not None:
+        raise BadRequest("Can't combine a directory with a rootfs tarball")
     headers = {"X-LXD-filename": source.name.encode("ascii", "replace").decode()}
     if public:
         headers["X-LXD-public"] = "true"
     if properties:
         headers["X-LXD-properties"] = query(properties).removeprefix("?")
     meter = Meter(client, "Transferring image")
-    if rootfs is None:
+    if source.is_dir():
+        headers["Content-Type"] = "application/octet-stream"
+        body = Upload(-1, meter.watch(_packed(source), -1))
+    elif rootfs is None:
         headers["Content-Type"] = "application/octet-stream"
         body = Upload(source.stat().st_size, meter.watch(blocks(source), source.stat().st_size))
     else:
         body, headers["Content-Type"] = _multipart(source, rootfs, meter)
+    return send(client, body, headers, meter)
+
+
+def send(client: Client, body: Upload, headers: dict[str, str], meter: Meter) -> Json:
+    """Upload an image; return the finished operation. Raises Refused."""
     events = client.events("operation") if client.watcher is not None else None
     try:
         operation = client.ask("POST", "/1.0/images", body, headers).operation
@@ -89,6 +102,24 @@ def _upload(
         meter.end()
         if events is not None:
             events.close()
+
+
+def _packed(directory: Path) -> Iterator[bytes]:
+    """Yield a directory with metadata.yaml and rootfs/ as a tarball. Raises LxpyError."""
+    if os.geteuid() != 0:
+        raise BadRequest("Must run as root to import from directory")
+    words = ["tar", "-C", str(directory), "--numeric-owner", "--xattrs", "--acls", "-cz"]
+    names = [
+        name for name in ("metadata.yaml", "rootfs", "templates") if (directory / name).exists()
+    ]
+    if "metadata.yaml" not in names or "rootfs" not in names:
+        raise BadRequest(f"{directory} has no metadata.yaml and rootfs: it is no image")
+    with subprocess.Popen([*words, "--", *names], stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        while block := tar.stdout.read(BLOCK_BYTES):
+            yield block
+    if tar.returncode:
+        raise LxpyError(f"tar could not pack {directory} (exit {tar.returncode})")
 
 
 def _multipart(metadata: Path, rootfs: Path, meter: Meter) -> tuple[Upload, str]:
@@ -188,7 +219,7 @@ def _save_parts(pieces: Iterator[bytes], kind: str, place: Path, mark: str) -> N
         if place.is_dir():
             path = place / f"{'meta-' if first else ''}{mark}{end}"
         else:
-            path = place.with_name(f"{place.name}{'' if first else '.root'}{end}")
+            path = place.with_name(f"{place.name}{'' if first else '.root'}")
         save(reader.body(), path)
 
 

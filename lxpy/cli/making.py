@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from lxpy.cli.changing import change_state
+from lxpy.cli.image_source import attempt, fingerprint, sources
 from lxpy.cli.target import overrides, pairs
 from lxpy.client.transport import quote
 from lxpy.errors import BadRequest, NotFound, Refused
@@ -68,10 +69,12 @@ def create(
         request["profiles"] = []
     elif options["profiles"]:
         request["profiles"] = [each for each in options["profiles"] if each]
-    request["source"] = {"type": "none"} if image is None else _source(session, client, image)
+    places = [{"type": "none"}] if image is None else _sources(session, client, image)
     session.say(f"Creating {wanted}" if wanted else "Creating the instance")
     request["devices"] = _devices(client, request, options)
-    done = client.change("POST", "/1.0/instances", request)
+    done = attempt(
+        places, lambda each: client.change("POST", "/1.0/instances", {**request, "source": each})
+    )
     made = _name_of(done)
     if not wanted:
         session.say(f"Instance name is: {made}")
@@ -101,32 +104,14 @@ def _place(session: Session, image: str | None, name: str | None) -> tuple[Clien
     return session.server("")
 
 
-def _source(session: Session, client: Client, image: str) -> Json:
-    """Return the `source` of a new instance. Raises BadRequest, NotFound."""
+def _sources(session: Session, client: Client, image: str) -> list[Json]:
+    """Return what a new instance can be made from: places to try. Raises BadRequest, NotFound."""
     remote, name = session.parse(image)
     if not name:
         raise BadRequest(f'"{image}" names no image; try: lxpy image list {remote.name}:')
-    if remote.protocol == "images":
-        source = {"type": "image", "mode": "pull", "server": "", "protocol": "images"}
-        return {**source, "alias": name}
-    if session.client(remote).path != client.path:
-        raise BadRequest("Copy the image to that server first: both must be the same here")
-    return {"type": "image", "fingerprint": fingerprint(client, name)}
-
-
-def fingerprint(client: Client, name: str) -> str:
-    """Return the fingerprint of an image by its alias or (partial) fingerprint.
-
-    Raises NotFound when there is none.
-    """
-    if (alias := client.find(f"/1.0/images/aliases/{quote(name)}")) is not None:
-        return str(alias["target"])
-    if (image := client.find(f"/1.0/images/{quote(name)}")) is not None:
-        return str(image["fingerprint"])
-    raise NotFound(
-        f'Image not found: "{name}" is neither alias nor fingerprint here; '
-        f"`lxpy image list` shows what is, and images:{name} may be what you mean"
-    )
+    if remote.protocol == "lxd" and session.client(remote).path == client.path:
+        return [{"type": "image", "fingerprint": fingerprint(client, name)}]
+    return sources(session, remote, name)
 
 
 def _devices(client: Client, request: Json, options: Json) -> dict[str, dict[str, str]]:

@@ -10,12 +10,14 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 import lxpy
+from lxpy.api import images as api
 from lxpy.client.fetch import Fetcher, Unreachable
 from lxpy.errors import BadRequest, Failed, LxpyError, NotFound, NotSupported
 from lxpy.images.build import Builder
@@ -23,7 +25,7 @@ from lxpy.images.metadata import Metadata, architecture_name
 from lxpy.images.progress import Meter, Progress
 from lxpy.images.recipes import Listed, Plan, Recipes
 from lxpy.images.remotes.lxd import LxdServer, Place
-from lxpy.images.remotes.simplestreams import SimpleStreams
+from lxpy.images.remotes.simplestreams import Offer, SimpleStreams
 from lxpy.images.store import ImageStore, Stored
 from lxpy.services.settings import Settings
 from lxpy.threads import in_thread
@@ -120,6 +122,20 @@ class ImageSources:
     def recipes(self) -> list[Listed]:
         """Return what can be built."""
         return self._recipes.listed()
+
+    async def offers(self, server: str) -> list[api.Image]:
+        """Return the images of a simplestreams server, newest first; an alias is the newest's.
+
+        Raises BadRequest for what is no URL, Unreachable.
+        """
+        found = await self._server(server).offers()
+        named: set[str] = set()
+        images = []
+        for each in sorted(found, key=lambda offer: offer.serial, reverse=True):
+            free = [name for name in each.aliases if name not in named]
+            named.update(free)
+            images.append(_offered(each, free))
+        return images
 
     def origin(self, source: Source) -> Origin:
         """Check what a request says, and name it the one way.
@@ -282,6 +298,22 @@ class _Shared:
     def _tell(self, stage: str, text: str) -> None:
         for each in self._ears:
             each(stage, text)
+
+
+def _offered(offer: Offer, aliases: list[str]) -> api.Image:
+    """Return an image elsewhere as clients see it; its serial begins with its day."""
+    try:
+        day = datetime.strptime(offer.serial[:8], "%Y%m%d").replace(tzinfo=UTC)
+    except ValueError:
+        day = api.NEVER
+    return api.Image(
+        fingerprint=offer.fingerprint, filename=offer.parts[0].path.rpartition("/")[2],
+        size=sum(part.size for part in offer.parts), architecture=offer.architecture,
+        type="container", public=True, auto_update=False, cached=False, created_at=day,
+        expires_at=api.NEVER, uploaded_at=day, last_used_at=api.NEVER,
+        properties=offer.properties, profiles=["default"],
+        aliases=[api.ImageAlias(name=name) for name in aliases],
+    )  # fmt: skip
 
 
 def _lxd_origin(source: Source, name: str) -> Origin:

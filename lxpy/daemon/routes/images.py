@@ -138,6 +138,11 @@ class Handlers:
         found = await self._images.export(project, _fingerprint(request), viewer)
         return await send_export(request, found)
 
+    async def offers(self, request: web.Request) -> web.Response:
+        """Reply with the images of a simplestreams server, filtered."""
+        found = await self._images.sources.offers(request.query.get("server", ""))
+        return http.sync(http.chosen(request, found))
+
     async def recipes(self, _: web.Request) -> web.Response:
         """Reply with what this host can build."""
         found = self._images.sources.recipes()
@@ -244,6 +249,7 @@ def routes(images: Images, publish: Publish) -> list[web.RouteDef]:
         web.post(f"{image}/export", handlers.push),
         web.post(f"{image}/refresh", handlers.refresh),
         web.post(f"{image}/secret", handlers.secret),
+        web.get("/1.0/lxpy/offers", handlers.offers),
         web.get("/1.0/lxpy/recipes", handlers.recipes),
     ]
 
