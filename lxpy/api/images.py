@@ -11,6 +11,8 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 #: how a time that was never is written
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
+#: how LXD writes the end of an image that has none
+ENDLESS = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ImageAlias(Struct, kw_only=True):

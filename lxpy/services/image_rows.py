@@ -86,7 +86,7 @@ def shown(row: ImageRow) -> api.Image:
         auto_update=row.auto_update,
         cached=row.cached,
         created_at=row.created_at or api.NEVER,
-        expires_at=row.expires_at or api.NEVER,
+        expires_at=row.expires_at or api.ENDLESS,
         uploaded_at=row.uploaded_at,
         last_used_at=row.last_used_at or api.NEVER,
         properties=row.properties,

@@ -310,7 +310,7 @@ def _offered(offer: Offer, aliases: list[str]) -> api.Image:
         fingerprint=offer.fingerprint, filename=offer.parts[0].path.rpartition("/")[2],
         size=sum(part.size for part in offer.parts), architecture=offer.architecture,
         type="container", public=True, auto_update=False, cached=False, created_at=day,
-        expires_at=api.NEVER, uploaded_at=day, last_used_at=api.NEVER,
+        expires_at=api.ENDLESS, uploaded_at=day, last_used_at=api.NEVER,
         properties=offer.properties, profiles=["default"],
         aliases=[api.ImageAlias(name=name) for name in aliases],
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,18 @@ from tests.support.fixtures import (
 )
 
 __all__ = ["busybox_image", "commands", "shared_daemon", "work_directory"]
+
+
+PRESEED = """
+config: {{core.https_address: "127.0.0.1:{port}", images.auto_update_interval: "0"}}
+storage_pools:
+- {{name: default, driver: dir}}
+- {{name: fast, driver: btrfs, config: {{size: 512MiB}}}}
+profiles:
+- name: default
+  devices:
+    root: {{type: disk, path: /, pool: default}}
+"""
 
 
 class Lxc:
@@ -66,6 +79,25 @@ class Lxc:
     def status(self, name: str) -> str:
         """The instance's state as `lxc list` shows it."""
         return self("list", f"^{name}$", "-c", "s", "-f", "csv").strip()
+
+
+class Lxd(Lxc):
+    """A daemon and its client; `url` is where it listens, for whom `certificate` is its own."""
+
+    def __init__(self, directory: Path, conf: Path, port: int) -> None:
+        super().__init__(directory, conf)
+        self.url = f"https://127.0.0.1:{port}"
+
+    @property
+    def certificate(self) -> str:
+        return (self.directory / "server.crt").read_text()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +145,36 @@ def running(lxc: Lxc, image: str) -> Iterator[str]:
     lxc("launch", image, "looked-at")
     yield "looked-at"
     lxc("delete", "--force", "looked-at")
+
+
+@pytest.fixture(scope="session")
+def lxd(work_directory: Path) -> Iterator[Lxd]:
+    """A real LXD of its own, and its client."""
+    if os.environ.get("LXD_CONFORMANCE_DIR"):
+        pytest.skip("is about us and LXD")
+    if os.geteuid() != 0 or not shutil.which("lxd") or not shutil.which("lxc"):
+        pytest.skip("needs root and LXD itself (packages lxd, lxd-client)")
+    directory, conf = work_directory / "lxd", work_directory / "lxd.conf"
+    directory.mkdir(mode=0o711)
+    conf.mkdir()
+    lxd = Lxd(directory, conf, free_port())
+    preseed = PRESEED.format(port=lxd.url.rpartition(":")[2])
+    with (work_directory / "lxd.log").open("wb") as log:
+        daemon = subprocess.Popen(
+            ["lxd", "--group", "root"], env=lxd.environment, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for command, text in ((["lxd", "waitready", "--timeout=60"], ""),
+                              (["lxd", "init", "--preseed"], preseed)):  # fmt: skip
+            subprocess.run(command, env=lxd.environment, input=text, text=True, check=True)
+        yield lxd
+    finally:
+        subprocess.run(["lxd", "shutdown", "--timeout=20"], env=lxd.environment, check=False)
+        if daemon.poll() is None:
+            daemon.terminate()
+        daemon.wait(30)
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        for target in reversed([line.split()[4] for line in mounts]):
+            if Path(target).is_relative_to(directory):
+                subprocess.run(["umount", "--lazy", target], check=False)

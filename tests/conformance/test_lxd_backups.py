@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +12,6 @@ from tests.conformance.conftest import Lxc
 from tests.support import processes
 from tests.support.daemon import Daemon
 
-PRESEED = """
-storage_pools:
-- {name: default, driver: dir}
-- {name: fast, driver: btrfs, config: {size: 512MiB}}
-profiles:
-- name: default
-  devices:
-    root: {type: disk, path: /, pool: default}
-"""
 FILES = (
     "cd /root; echo mine >file; ln file other; chown 1000:1000 file; chmod 4755 file; mkfifo pipe; "
     "ln -s /etc/passwd link; dd if=/dev/urandom of=data bs=1k count=300 2>/dev/null; "
@@ -33,39 +21,6 @@ LOOK = (
     "cd /root && find . ! -type d -exec stat -c '%n %u %g %a %F %h %s' {} + | sort && "
     "find . -type f | sort | xargs md5sum && readlink link && stat -c %Y data"
 )
-
-
-@pytest.fixture(scope="module")
-def lxd(work_directory: Path) -> Iterator[Lxc]:
-    """A real LXD of its own, and its client."""
-    if os.environ.get("LXD_CONFORMANCE_DIR"):
-        pytest.skip("is about us and LXD")
-    if os.geteuid() != 0 or not shutil.which("lxd") or not shutil.which("lxc"):
-        pytest.skip("needs root and LXD itself (packages lxd, lxd-client)")
-    directory, conf = work_directory / "lxd", work_directory / "lxd.conf"
-    directory.mkdir(mode=0o711)
-    conf.mkdir()
-    lxc = Lxc(directory, conf)
-    log = (work_directory / "lxd.log").open("wb")
-    daemon = subprocess.Popen(
-        ["lxd", "--group", "root"], env=lxc.environment, stdout=log, stderr=log,
-        stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        for command, text in ((["lxd", "waitready", "--timeout=60"], ""),
-                              (["lxd", "init", "--preseed"], PRESEED)):  # fmt: skip
-            subprocess.run(command, env=lxc.environment, input=text, text=True, check=True)
-        yield lxc
-    finally:
-        subprocess.run(["lxd", "shutdown", "--timeout=20"], env=lxc.environment, check=False)
-        if daemon.poll() is None:
-            daemon.terminate()
-        daemon.wait(30)
-        log.close()
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        for target in reversed([line.split()[4] for line in mounts]):
-            if Path(target).is_relative_to(directory):
-                subprocess.run(["umount", "--lazy", target], check=False)
 
 
 @pytest.fixture

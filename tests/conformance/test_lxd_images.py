@@ -1,0 +1,180 @@
+"""Images go between us and a real LXD, in both directions: the same bytes, the same properties."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.conftest import Lxc, Lxd
+from tests.images import busybox
+from tests.support.api import ApiError
+from tests.support.daemon import Daemon
+
+COPIED = ("architecture", "created_at", "fingerprint", "properties", "size", "type")
+
+
+def digest(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """A unified and a split image."""
+    path = tmp_path_factory.mktemp("images")
+    return {
+        "one": [busybox.build(path / "one.tar.gz", "exchanged")],
+        "two": [*busybox.build_split(path / "meta.tar.xz", path / "rootfs.tar.gz")],
+    }
+
+
+@pytest.fixture
+def theirs(lxd: Lxd, files: dict[str, list[Path]]) -> Iterator[dict[str, str]]:
+    """Images of the real LXD by their alias: `one` is private, `two` is public."""
+    lxd("image", "import", *files["one"], "--alias", "one", "colour=dark red")
+    lxd("image", "import", *files["two"], "--alias", "two", "--public")
+    yield {name: digest(*paths) for name, paths in files.items()}
+    for name in files:
+        lxd("image", "delete", name)
+
+
+@pytest.fixture
+def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """Our daemon, whose images are deleted afterwards."""
+    before = set(shared_daemon.api.get("/1.0/images"))
+    yield shared_daemon
+    for url in set(shared_daemon.api.get("/1.0/images")) - before:
+        shared_daemon.api.delete(url)
+
+
+@pytest.fixture
+def place(lxd: Lxd) -> dict[str, str]:
+    """What names the real LXD as the source of an image."""
+    certificate = lxd.certificate
+    return {"type": "image", "mode": "pull", "protocol": "lxd", "server": lxd.url,
+            "certificate": certificate}  # fmt: skip
+
+
+def secret(lxd: Lxd, fingerprint: str) -> str:
+    token = lxd.query(f"/1.0/images/{fingerprint}/secret", "-X", "POST")
+    return str(token["metadata"]["secret"])
+
+
+def test_pull(daemon: Daemon, lxd: Lxd, theirs: dict[str, str], place: dict[str, str]) -> None:
+    """A public image by its alias, and a private one by a secret; certificate pinned."""
+    source = {**place, "alias": "two"}
+    done = daemon.api.post("/1.0/images", {"source": source, "auto_update": True})
+    assert done["metadata"]["fingerprint"] == theirs["two"]
+    found = daemon.api.get(f"/1.0/images/{theirs['two']}")
+    assert found["auto_update"] and found["update_source"] == {
+        "alias": "two", "certificate": lxd.certificate, "protocol": "lxd", "server": lxd.url,
+        "image_type": "container",
+    }  # fmt: skip
+    done = daemon.api.post(f"/1.0/images/{theirs['two']}/refresh", {})
+    assert done["metadata"]["refreshed"] is False
+    source = {**place, "fingerprint": theirs["one"]}
+    with pytest.raises(ApiError, match=f'Image "{theirs["one"]}" not found on {lxd.url}'):
+        daemon.api.post("/1.0/images", {"source": source})
+    source["secret"] = secret(lxd, theirs["one"])
+    daemon.api.post("/1.0/images", {"source": source, "aliases": [{"name": "private"}]})
+    for fingerprint in theirs.values():
+        same(daemon.api.get(f"/1.0/images/{fingerprint}"),
+             lxd.query(f"/1.0/images/{fingerprint}"))  # fmt: skip
+    assert "update_source" not in daemon.api.get(f"/1.0/images/{theirs['one']}")
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert {key: one[key] for key in COPIED} == {key: other[key] for key in COPIED}
+
+
+def test_pull_from_a_stranger(
+    daemon: Daemon, theirs: dict[str, str], place: dict[str, str]
+) -> None:
+    """A certificate that is not the server's, or none at all, and nothing is asked for."""
+    own = (Path(__file__).parent / "stranger.crt").read_text()
+    for certificate, text in ((own, "Cannot trust https"), ("", "CERTIFICATE_VERIFY_FAILED")):
+        source = {**place, "alias": "two", "certificate": certificate}
+        with pytest.raises(ApiError, match=text):
+            daemon.api.post("/1.0/images", {"source": source})
+    with pytest.raises(ApiError, match="Invalid certificate"):
+        daemon.api.post("/1.0/images", {"source": {**place, "alias": "two", "certificate": "x"}})
+
+
+def test_instance_from_a_remote_image(
+    daemon: Daemon, theirs: dict[str, str], place: dict[str, str]
+) -> None:
+    name = daemon.name()
+    try:
+        source = {**place, "alias": "two"}
+        daemon.api.post("/1.0/instances", {"name": name, "source": source})
+        assert daemon.api.get(f"/1.0/images/{theirs['two']}")["cached"]
+        daemon.api.put(f"/1.0/instances/{name}/state", {"action": "start"})
+        assert daemon.out(name, "hostname") == name
+    finally:
+        daemon.delete(name)
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_push(daemon: Daemon, lxd: Lxd, files: dict[str, list[Path]], name: str) -> None:
+    """The real LXD hands out a token, we send the image; it is what it was."""
+    fingerprint = digest(*files[name])
+    daemon.lxpy("image", "import", *files[name], "--alias", name, "more=here")
+    ours = daemon.api.get(f"/1.0/images/{fingerprint}")
+    request = {"source": {"mode": "push", "fingerprint": fingerprint},
+               "properties": ours["properties"], "aliases": [{"name": "pushed"}]}  # fmt: skip
+    token = lxd.query("/1.0/images", "-X", "POST", "-d", json.dumps(request))
+    body = {"target": lxd.url, "certificate": lxd.certificate,
+            "secret": token["metadata"]["secret"]}  # fmt: skip
+    with pytest.raises(ApiError, match="not authorized"):
+        daemon.api.post(f"/1.0/images/{fingerprint}/export", {**body, "secret": "wrong"})
+    done = daemon.api.post(f"/1.0/images/{fingerprint}/export", body)
+    assert done["metadata"]["upload_progress"].startswith("image: 100%")
+    try:
+        there = lxd.query(f"/1.0/images/{fingerprint}")
+        same(ours, there)
+        assert there["aliases"] == [{"name": "pushed", "description": ""}]
+    finally:
+        lxd("image", "delete", fingerprint)
+
+
+LOOK = (
+    ("list", "shown", "-f", "csv", "-c", "lLfFpdast"),
+    ("list", "k=v", "-f", "compact", "-c", "f"),
+    ("list", "k=other", "-f", "csv"),
+    ("list", "shown"),
+    ("alias", "list", "shown", "-f", "csv"),
+    ("alias", "list", "nothing"),
+    ("show", "shown/one"),
+    ("info", "shown/two"),
+    ("get-property", "shown/two", "os"),
+)
+
+
+def test_shown_as_lxd_shows_it(
+    daemon: Daemon, lxc: Lxc, lxd: Lxd, files: dict[str, list[Path]]
+) -> None:
+    """`lxc image` prints the same of us and of LXD, and `lxpy image` prints what `lxc` does."""
+    for client in (lxd, lxc):
+        for name, paths in files.items():
+            client("image", "import", *paths, "--alias", f"shown/{name}", "k=v")
+    try:
+        for words in LOOK:
+            out = plain(lxc("image", *words))
+            assert out == plain(lxd("image", *words)), words
+            assert out == plain(daemon.lxpy("image", *words).stdout), words
+    finally:
+        for client in (lxd, lxc):
+            for name in files:
+                client("image", "delete", f"shown/{name}")
+
+
+def plain(text: str) -> list[str]:
+    """Lines without their order (properties have none) and without times of day."""
+    return sorted(
+        re.sub(r"\d+:\d\d(am|pm)?", "TIME", line) for line in text.replace("-", "").splitlines()
+    )
