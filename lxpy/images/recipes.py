@@ -6,10 +6,10 @@ and what its release adds, merged. The keys are explained in `templates/images/R
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import yaml
@@ -17,6 +17,9 @@ from msgspec import Struct, field
 
 from lxpy.errors import Failed, NotFound, NotSupported
 from lxpy.images.metadata import architecture_name
+
+T = TypeVar("T")
+_DEFAULT = "default"
 
 ToolName = Literal["mmdebstrap", "dnf", "apk", "wheel"]
 
@@ -50,11 +53,12 @@ class Parts(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
 
 class Release(Parts, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One release; `name` is what the tool and the mirror call it."""
+    """One release; `name` is what the tool and the mirror call it, `variants` what it may add."""
 
     name: str
     version: str
     aliases: list[str] = field(default_factory=list)
+    variants: dict[str, Parts] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -78,6 +82,7 @@ class Plan:
     os: str
     release: str
     version: str
+    variant: str
     architecture: str
     tool: ToolName
     needs_mirror: bool
@@ -94,7 +99,7 @@ class Plan:
     @property
     def alias(self) -> str:
         """The name that all aliases of this release stand for."""
-        return f"{self.distribution}/{self.version}"
+        return _alias(self.distribution, self.version, self.variant)
 
     def option(self, key: str, mirror: str = "") -> str:
         """Return an option with {mirror}, {release}, {version} and {arch} filled in, or ""."""
@@ -140,16 +145,17 @@ class Recipes:
         """Return every release of every distribution, newest first."""
         return [
             Listed(
-                alias=f"{recipe.name}/{release.version}",
-                aliases=tuple(f"{recipe.name}/{name}" for name in release.names[1:]),
-                description=_description(recipe, release),
+                alias=_alias(recipe.name, release.version, variant),
+                aliases=tuple(_alias(recipe.name, name, variant) for name in release.names[1:]),
+                description=_description(recipe, release, variant),
             )
             for recipe in self._recipes.values()
             for release in recipe.releases
+            for variant in (_DEFAULT, *release.variants)
         ]
 
     def find(self, alias: str) -> Plan:
-        """Return the plan for "debian/13", "debian/trixie", "debian", "debian/13/amd64".
+        """Return the plan for "debian/13", "debian/trixie", "debian", "debian/13/cloud/amd64".
 
         Raises NotFound, and NotSupported for another architecture than this host's.
         """
@@ -158,18 +164,19 @@ class Recipes:
         if recipe is None:
             known = ", ".join(self._recipes)
             raise NotFound(f'No recipe for image "{alias}": this version has {known}')
-        release, _, variant = rest.partition("/")
-        for word in filter(None, variant.split("/")):
-            if word not in ("default", "cloud") and architecture_name(word) != self._architecture:
-                raise NotSupported(
-                    f'Image "{alias}" cannot be built: recipes build for this host, '
-                    f"{self._architecture}, in the default variant"
-                )
-            if word == "cloud":
-                raise NotSupported(f'Image "{alias}" cannot be built: no recipe has a variant')
+        release, _, rest = rest.partition("/")
+        words = [word for word in rest.split("/") if word]
+        variants = [word for word in words if architecture_name(word) != self._architecture]
         for each in recipe.releases:
             if not release or release in each.names:
-                return _merge(recipe, each, self._architecture)
+                variant = variants[0] if variants else _DEFAULT
+                if len(variants) > 1 or variant not in (_DEFAULT, *each.variants):
+                    raise NotSupported(
+                        f'Image "{alias}" cannot be built: recipes build for this host, '
+                        f"{self._architecture}, and {name}/{each.version} in variant "
+                        + " or ".join((_DEFAULT, *each.variants))
+                    )
+                return _merge(recipe, each, variant, self._architecture)
         known = ", ".join(f"{name}/{each.version}" for each in recipe.releases)
         raise NotFound(f'No recipe for image "{alias}": this version has {known}')
 
@@ -196,7 +203,8 @@ def _problems(recipe: Recipe) -> Iterator[str]:
             if name in seen or "/" in name:
                 yield f'"{name}" is no name for a release, or one twice'
             seen.add(name)
-    for part in (recipe, *recipe.releases):
+    variants = [part for each in recipe.releases for part in each.variants.values()]
+    for part in (recipe, *recipe.releases, *variants):
         for path in (*part.files, *part.links, *part.remove, *part.templates):
             if not path.startswith("/") or ".." in path.split("/") or path.endswith("/"):
                 yield f'"{path}" is no absolute path'
@@ -205,39 +213,54 @@ def _problems(recipe: Recipe) -> Iterator[str]:
                 yield f'mode "{file.mode}" of {path} is not octal'
 
 
-def _merge(recipe: Recipe, release: Release, architecture: str) -> Plan:
+def _merge(recipe: Recipe, release: Release, variant: str, architecture: str) -> Plan:
     tool = release.tool or recipe.tool
     assert tool is not None  # checked when it was read
     mirror = recipe.mirror if release.mirror is None else release.mirror
+    parts: list[Parts] = [recipe, release]
+    if variant != _DEFAULT:
+        parts.append(release.variants[variant])
     return Plan(
         distribution=recipe.name,
         os=recipe.os,
         release=release.name,
         version=release.version,
+        variant=variant,
         architecture=architecture,
         tool=tool,
         needs_mirror=mirror == "required",
-        options={**recipe.options, **release.options},
-        packages=tuple(dict.fromkeys(recipe.packages + release.packages)),
-        files={**recipe.files, **release.files},
-        links={**recipe.links, **release.links},
-        remove=tuple(recipe.remove + release.remove),
-        services=tuple(dict.fromkeys(recipe.services + release.services)),
-        commands=tuple(recipe.commands + release.commands),
-        templates={**recipe.templates, **release.templates},
+        options=_mapping(each.options for each in parts),
+        packages=_sequence(each.packages for each in parts),
+        files=_mapping(each.files for each in parts),
+        links=_mapping(each.links for each in parts),
+        remove=_sequence(each.remove for each in parts),
+        services=_sequence(each.services for each in parts),
+        commands=tuple(line for each in parts for line in each.commands),
+        templates=_mapping(each.templates for each in parts),
         properties={
-            "description": _description(recipe, release),
-            "name": f"{recipe.name}-{release.name}-{architecture}-default",
+            "description": _description(recipe, release, variant),
+            "name": f"{recipe.name}-{release.name}-{architecture}-{variant}",
             "os": recipe.os,
             "release": release.name,
-            "variant": "default",
+            "variant": variant,
             "version": release.version,
-            **recipe.properties,
-            **release.properties,
+            **_mapping(each.properties for each in parts),
         },
     )
 
 
-def _description(recipe: Recipe, release: Release) -> str:
+def _mapping(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _sequence(parts: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for part in parts for item in part))
+
+
+def _alias(distribution: str, release: str, variant: str) -> str:
+    return f"{distribution}/{release}" + (f"/{variant}" if variant != _DEFAULT else "")
+
+
+def _description(recipe: Recipe, release: Release, variant: str) -> str:
     name = f" ({release.name})" if release.name != release.version else ""
-    return f"{recipe.os} {release.version}{name}"
+    return f"{recipe.os} {release.version}{name}" + (f", {variant}" if variant != _DEFAULT else "")

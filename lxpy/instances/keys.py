@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import yaml
 
 from lxpy.errors import InvalidConfig
-from lxpy.instances import idmaps
+from lxpy.instances import idmaps, syscalls
 from lxpy.instances.allowance import parse_allowance
 from lxpy.instances.rlimits import NAMES as RLIMITS
 from lxpy.instances.rlimits import parse_rlimit
@@ -40,7 +40,6 @@ from lxpy.units import is_false, is_true, parse_size
 
 _SYSCTL = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@-]+)+")
 _ENVIRONMENT = re.compile(r"[^=\0\s]+")
-_SYSCALL = re.compile(r"[a-z0-9_]+( errno [0-9]{1,4})?")
 
 
 def _limit_priority(value: str) -> None:
@@ -59,19 +58,11 @@ def _cloud_config(value: str) -> None:
         raise InvalidConfig(f"Invalid value: it is not YAML: {problem}") from error
 
 
-def _syscalls(value: str) -> None:
-    for line in value.splitlines():
-        call = line.strip()
-        if call and not call.startswith("#") and not _SYSCALL.fullmatch(call):
-            raise InvalidConfig(
-                f'Invalid value "{call}": write one system call on a line, "NAME" or '
-                '"NAME errno NUMBER"'
-            )
-
-
 _PRIORITY = Type("integer", _limit_priority)
 _CLOUD_CONFIG = Type("string", _cloud_config)
-_SYSCALLS = Type("string", _syscalls)
+_DENIED = Type("string", syscalls.check_denied)
+_ALLOWED = Type("string", syscalls.check_allowed)
+_POLICY = Type("blob", syscalls.check_policy)
 _ALLOWANCE = Type("string", parse_allowance)
 _RLIMIT = Type("string", parse_rlimit)
 _IDMAP_RAW = Type("blob", idmaps.parse_raw)
@@ -142,19 +133,19 @@ _SECURITY = (
               description="Refuse to delete it"),
     ConfigKey("security.protection.shift", BOOL, "false", live=True,
               description="Kept for LXD's clients: files are never shifted"),
-    ConfigKey("security.syscalls.allow", STRING, description="The only system calls it may use"),
-    ConfigKey("security.syscalls.deny", _SYSCALLS,
+    ConfigKey("security.syscalls.allow", _ALLOWED, description="The only system calls it may use"),
+    ConfigKey("security.syscalls.deny", _DENIED,
               description="System calls it may not use, one on a line"),
     ConfigKey("security.syscalls.deny_compat", BOOL, "false",
               description="Refuse system calls of 32 bit programs"),
     ConfigKey("security.syscalls.deny_default", BOOL, "true",
               description="Refuse what no container needs (loading modules, kexec)"),
-    ConfigKey("security.syscalls.blacklist", _SYSCALLS, description="Old security.syscalls.deny"),
+    ConfigKey("security.syscalls.blacklist", _DENIED, description="Old security.syscalls.deny"),
     ConfigKey("security.syscalls.blacklist_compat", BOOL, "false",
               description="Old name of security.syscalls.deny_compat"),
     ConfigKey("security.syscalls.blacklist_default", BOOL, "true",
               description="Old name of security.syscalls.deny_default"),
-    ConfigKey("security.syscalls.whitelist", STRING, description="Old security.syscalls.allow"),
+    ConfigKey("security.syscalls.whitelist", _ALLOWED, description="Old security.syscalls.allow"),
     *(ConfigKey(f"security.syscalls.intercept.{name}", BOOL, "false",
                 description=f"Carry out {name} for it where that is safe")
       for name in ("bpf", "bpf.devices", "mknod", "mount", "mount.shift", "sched_setscheduler",
@@ -186,7 +177,7 @@ _OTHERS = (
     ConfigKey("raw.apparmor", BLOB, live=True, description="Lines for its AppArmor profile"),
     ConfigKey("raw.idmap", _IDMAP_RAW, description='Lines "uid|gid|both HOST INSIDE"'),
     ConfigKey("raw.lxc", BLOB, description="Kept for LXD's clients: settings of liblxc"),
-    ConfigKey("raw.seccomp", BLOB, description="Seccomp policy"),
+    ConfigKey("raw.seccomp", _POLICY, description="Seccomp policy"),
     ConfigKey("snapshots.expiry", EXPIRY, live=True, description='When snapshots expire: "2w 3d"'),
     ConfigKey("snapshots.keep", KEEP, live=True,
               description='Scheduled snapshots to keep: "7", or "hourly=24,daily=7,weekly=4"'),
@@ -228,12 +219,6 @@ INSTANCE_KEYS: Keys = table(
     for each in (*_BOOT, *_CLOUD_INIT, *_LIMITS, *_SECURITY, *_OTHERS, *_VOLATILE)
 )
 
-_OLD_NAMES = {
-    "security.syscalls.blacklist": "security.syscalls.deny",
-    "security.syscalls.blacklist_compat": "security.syscalls.deny_compat",
-    "security.syscalls.blacklist_default": "security.syscalls.deny_default",
-    "security.syscalls.whitelist": "security.syscalls.allow",
-}
 #: accepted and kept for LXD's clients; nothing reads them
 _WITHOUT_EFFECT = (
     "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
@@ -268,7 +253,7 @@ def _check_name(key: str) -> None:
 
 
 def _check_together(config: Mapping[str, str]) -> None:
-    for old, new in _OLD_NAMES.items():
+    for old, new in syscalls.OLD_NAMES.items():
         if config.get(old) and config.get(new):
             raise InvalidConfig(f"{old} is the old name of {new}: set only {new}")
     allow = config.get("security.syscalls.allow") or config.get("security.syscalls.whitelist")

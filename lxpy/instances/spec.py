@@ -12,8 +12,8 @@ from lxpy.instances.idmaps import IdMap
 from lxpy.instances.limits import Host, build_limits
 from lxpy.instances.model import Instance
 from lxpy.instances.rlimits import rlimits
+from lxpy.instances.syscalls import build_policy
 from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
-from lxpy.units import is_false, is_true
 
 INIT = ("/sbin/init",)
 #: what a user namespace, or the other namespaces, give an instance of its own
@@ -21,8 +21,7 @@ _OWN_SYSCTLS = re.compile(
     r"net[./].*|kernel[./](shm.*|msg.*|sem|pid_max|hostname|domainname)|fs[./]mqueue[./].*"
 )
 #: keys that promise protection which this version cannot give: better no start than a weaker one
-_PROMISES = ("raw.apparmor", "raw.seccomp", "security.syscalls.allow",
-             "security.syscalls.whitelist")  # fmt: skip
+_PROMISES = ("raw.apparmor",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,7 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
         limits=build_limits(config, host, parts.cpus),
         rlimits=rlimits(config),
         sysctls=_after(config, "linux.sysctl."),
-        seccomp=_seccomp(config),
-        seccomp_deny=denied_calls(config),
+        seccomp=build_policy(config),
         lxcfs=host.lxcfs,
         guest_api=paths.guest_api if instance.flag("security.devlxd", default=True) else None,
         console_log=paths.console_log,
@@ -102,34 +100,9 @@ def environment(config: Mapping[str, str]) -> dict[str, str]:
     return _after(config, "environment.")
 
 
-def denied_calls(config: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the lines of security.syscalls.deny: "NAME" or "NAME errno NUMBER"."""
-    text = config.get("security.syscalls.deny") or config.get("security.syscalls.blacklist") or ""
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-def _seccomp(config: Mapping[str, str]) -> bool:
-    """Whether a filter is installed: only deny_default=false with nothing else denied goes without.
-
-    A filter always has the default list: denying more than asked for is safe.
-    """
-    default = config.get("security.syscalls.deny_default") or config.get(
-        "security.syscalls.blacklist_default"
-    )
-    return not is_false(default) or bool(denied_calls(config))
-
-
 def _after(config: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {
         key.removeprefix(prefix): value
         for key, value in config.items()
         if value and key.startswith(prefix)
     }
-
-
-def compat_refused(config: Mapping[str, str]) -> bool:
-    """Whether system calls of 32 bit programs shall be refused."""
-    return is_true(config.get("security.syscalls.deny_compat")) or is_true(
-        config.get("security.syscalls.blacklist_compat")
-    )

@@ -25,7 +25,7 @@ _NOTIFY_BYTES = 8192
 _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
 _JOURNALED = (
     *("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count"),
-    *("starting", "privileged", "devices", "seccomp_deny", "rlimits", "idmap", "console_log"),
+    *("starting", "privileged", "devices", "seccomp", "rlimits", "idmap", "console_log"),
     "console_log_bytes",
 )
 
@@ -35,7 +35,7 @@ class Container:
 
     __slots__ = ("cgroup_id", "devices", "console_log", "console_log_bytes", "console", "end",
                  "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
-                 "program", "ready", "restart_count", "rlimits", "seccomp_deny", "shutdown",
+                 "program", "ready", "restart_count", "rlimits", "seccomp", "shutdown",
                  "start_time", "started_at", "starting", "waiting")  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
@@ -51,7 +51,7 @@ class Container:
         self.restart_count = 0
         self.privileged = False
         self.devices: list[Device] = []  # those it may open beside the standard ones
-        self.seccomp_deny: list[str] | None = []  # None: no filter at all
+        self.seccomp = seccomp.DEFAULT
         self.rlimits: dict[str, list[int]] = {}
         self.idmap: list[Any] = []
         self.console_log = ""
@@ -68,7 +68,7 @@ class Container:
         """Take over what commands executed later need to know."""
         self.privileged = spec["privileged"]
         self.devices = [(n["kind"], n["major"], n["minor"]) for n in spec["nodes"]]
-        self.seccomp_deny = spec["seccomp_deny"] if spec["seccomp"] else None
+        self.seccomp = spec["seccomp"]
         self.rlimits = spec["rlimits"]
         self.idmap = list(spec["idmap"])
         self.console_log = spec["console_log"]
@@ -77,7 +77,7 @@ class Container:
 
     def assemble(self) -> None:
         """Build the seccomp filter. Raises ValueError for an unknown call."""
-        self.program = b"" if self.seccomp_deny is None else seccomp.assemble(self.seccomp_deny)
+        self.program = seccomp.assemble(self.seccomp) if self.seccomp else b""
 
     def restrict_devices(self) -> None:
         """Let a container without a user namespace open its own devices alone. Raises OSError."""

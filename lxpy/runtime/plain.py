@@ -77,8 +77,7 @@ class Spec(TypedDict):
     limits: Limits
     rlimits: dict[str, list[int]]
     sysctls: dict[str, str]
-    seccomp: bool
-    seccomp_deny: list[str]
+    seccomp: str
     lxcfs: str | None
     guest_api: str | None
     console_log: str

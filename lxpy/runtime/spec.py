@@ -11,6 +11,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lxpy.kernel.seccomp import DEFAULT
+
 Kind = Literal["u", "g"]
 
 
@@ -103,7 +105,7 @@ class Spec:
     """Everything about one start of one instance.
 
     `name` is unique on the host ("c1", "project_c1"): cgroup, logs and messages bear it.
-    `nics` are names of the guest's interfaces that the daemon will attach (informative).
+    `seccomp` is a policy as `lxpy.kernel.policy` reads it, "" for none.
     """
 
     name: str
@@ -122,8 +124,7 @@ class Spec:
     limits: Limits = Limits()
     rlimits: dict[str, tuple[int, int]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
-    seccomp: bool = True
-    seccomp_deny: tuple[str, ...] = ()
+    seccomp: str = DEFAULT
     lxcfs: str | None = None
     guest_api: str | None = None
     console_log: str = ""

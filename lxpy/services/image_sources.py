@@ -264,7 +264,7 @@ class ImageSources:
         stored = await self._builder.build(plan, mirror, progress)
         found = await self.checked(stored, thorough=False)
         (suffix,) = await self._store.suffixes(stored)
-        name = f"{plan.distribution}-{plan.version}-{plan.architecture}{suffix}"
+        name = f"{plan.alias.replace('/', '-')}-{plan.architecture}{suffix}"
         return Fetched(stored, found, {}, name)
 
     def _server(self, server: str) -> SimpleStreams:

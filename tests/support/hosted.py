@@ -7,15 +7,15 @@ from typing import Any
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch
 
-USR = {"type": "disk", "source": "/usr", "path": "/usr", "readonly": "true"}
+HOSTED = {
+    name: {"type": "disk", "source": f"/usr{path}", "path": path or "/usr", "readonly": "true"}
+    for name, path in (("usr", ""), ("lib", "/lib"), ("lib64", "/lib64"))
+}
 
 
-def launch_hosted(daemon: Daemon, launch: Launch, **fields: Any) -> str:
+def launch_hosted(launch: Launch, **fields: Any) -> str:
     """Launch one; fields as those of `launch`."""
-    devices = {"usr": USR, **fields.pop("devices", {})}
-    name = launch(devices=devices, **fields)
-    daemon.exec(name, "sh", "-c", "ln -s usr/lib /lib; ln -s usr/lib64 /lib64")
-    return name
+    return launch(devices={**HOSTED, **fields.pop("devices", {})}, **fields)
 
 
 def python(daemon: Daemon, name: str, program: str, **options: Any) -> str:

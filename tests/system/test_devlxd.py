@@ -13,7 +13,7 @@ import pytest
 from lxpy.services.criu import PREFIX
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch, change, create, import_image
-from tests.support.hosted import USR, launch_hosted, python
+from tests.support.hosted import HOSTED, launch_hosted, python
 from tests.support.processes import wait_until
 from tests.support.websocket import WebSocket
 
@@ -59,7 +59,7 @@ def configure(daemon: Daemon, name: str, config: dict[str, str]) -> None:
 @pytest.fixture
 def guest(daemon: Daemon, launch: Launch) -> str:
     config = {"user.foo": "bar", "user.meta-data": "a: b", "cloud-init.user-data": "#cloud-config"}
-    return launch_hosted(daemon, launch, config=config)
+    return launch_hosted(launch, config=config)
 
 
 def test_what_it_is_told_of_itself(daemon: Daemon, guest: str) -> None:
@@ -79,7 +79,7 @@ def test_what_it_is_told_of_itself(daemon: Daemon, guest: str) -> None:
         f"local-hostname: {guest}\na: b",
     )
     devices = asked(daemon, guest, "/1.0/devices")
-    assert devices["usr"] == USR
+    assert devices["usr"] == HOSTED["usr"]
     assert devices["eth0"]["hwaddr"] == config["volatile.eth0.hwaddr"]
     for path, status, text in (
         ("/1.0/config/user.nope", 404, "not found\n"),
@@ -110,9 +110,7 @@ def test_only_its_root_may_ask(daemon: Daemon, guest: str) -> None:
 
 
 def test_each_sees_its_own(daemon: Daemon, guest: str, launch: Launch) -> None:
-    other = launch_hosted(
-        daemon, launch, config={"user.foo": "other", "security.privileged": "true"}
-    )
+    other = launch_hosted(launch, config={"user.foo": "other", "security.privileged": "true"})
     assert ask(daemon, other, "/1.0/config/user.foo") == (200, "other")
     assert ask(daemon, guest, "/1.0/config/user.foo") == (200, "bar")
 
@@ -226,9 +224,8 @@ def test_images(daemon: Daemon, guest: str, tiny: str) -> None:
 
 def test_a_new_daemon_answers_those_that_run(own_daemon: Daemon, busybox_image: Path) -> None:
     import_image(own_daemon, busybox_image, "tiny")
-    name = create(own_daemon, "tiny", devices={"usr": USR}, config={"user.foo": "bar"})
+    name = create(own_daemon, "tiny", devices=HOSTED, config={"user.foo": "bar"})
     change(own_daemon, name, "start")
-    own_daemon.exec(name, "sh", "-c", "ln -s usr/lib /lib; ln -s usr/lib64 /lib64")
     assert ask(own_daemon, name, "/1.0/config/user.foo") == (200, "bar")
     own_daemon.kill()
     own_daemon.start()
@@ -240,7 +237,7 @@ def test_a_new_daemon_answers_those_that_run(own_daemon: Daemon, busybox_image: 
 def test_one_instance_does_not_keep_others_from_it(
     daemon: Daemon, guest: str, launch: Launch
 ) -> None:
-    other = launch_hosted(daemon, launch)
+    other = launch_hosted(launch)
     before = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
     assert int(python(daemon, guest, FLOOD)) == 100
     hold = FLOOD.replace("print(open_)", "print(open_, flush=True); import time; time.sleep(60)")

@@ -213,7 +213,7 @@ async def test_failed_starts_leave_nothing(host: Host) -> None:
     with pytest.raises(StartFailed, match=r"sysctl kernel\.panic=1"):
         await host.start("e", sysctls={"kernel.panic": "1"})
     with pytest.raises(StartFailed, match="unknown system call"):
-        await host.start("f", seccomp_deny=("nosuch",))
+        await host.start("f", seccomp="2\ndenylist\nnosuch errno 1")
     with pytest.raises(StartFailed, match="cpus"):
         await host.start("g", limits=Limits(cpus="4000"))
     assert host.groups() == []
@@ -322,7 +322,7 @@ async def test_settings(host: Host) -> None:
         "c1",
         sysctls={"net.ipv4.ip_forward": "1", "kernel.msgmax": "9000"},
         rlimits={"nofile": (1000, 2000)},
-        seccomp_deny=("mkdir", "mkdirat errno 5"),
+        seccomp="2\ndenylist errno 1\nmkdir\nmkdirat errno 5",
         environment={"FOO": "bar"},
         files=(
             FileWrite("/etc/hostname", "named\n"),

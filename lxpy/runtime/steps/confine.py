@@ -67,8 +67,8 @@ def confine_init(spec: Spec, program: bytes) -> None:
     processes.new_session_keyring()
     caps.drop_bounding(caps.PRIVILEGED if spec["privileged"] else caps.UNPRIVILEGED)
     os.umask(_DEFAULT_UMASK)
-    seccomp.install(program)
     processes.reset_signals()
+    seccomp.install(program)
 
 
 def confine_command(program: bytes, *, privileged: bool) -> None:

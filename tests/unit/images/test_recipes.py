@@ -81,8 +81,17 @@ def test_unknown_names(shipped: Recipes) -> None:
         shipped.find("debian/3")
     with pytest.raises(NotSupported, match="this host, x86_64"):
         shipped.find("debian/13/arm64")
-    with pytest.raises(NotSupported, match="variant"):
-        shipped.find("debian/13/cloud")
+    for name in ("debian/11/cloud", "debian/13/desktop", "debian/13/cloud/cloud"):
+        with pytest.raises(NotSupported, match="in variant default"):
+            shipped.find(name)
+
+
+def test_a_variant_adds_to_its_release(shipped: Recipes) -> None:
+    plain, cloud = shipped.find("debian/13"), shipped.find("debian/trixie/amd64/cloud")
+    assert cloud.alias == "debian/13/cloud" and cloud.release == plain.release == "trixie"
+    assert set(cloud.packages) - set(plain.packages) == {"cloud-init"}
+    assert (plain.properties["variant"], cloud.properties["variant"]) == ("default", "cloud")
+    assert cloud.alias in [each.alias for each in shipped.listed()]
 
 
 def test_release_adds_to_its_distribution(tiny: Recipes) -> None:

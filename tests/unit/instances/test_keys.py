@@ -51,7 +51,18 @@ def test_known(key: str, value: str) -> None:
         ("limits.processes", "0", 'Invalid value for an integer "0"'),
         ("raw.idmap", "x", 'Invalid raw.idmap line "x"'),
         ("volatile.idmap.next", "{", "Invalid idmap value specified"),
-        ("security.syscalls.deny", "rm -rf", 'Invalid value "rm -rf"'),
+        ("security.syscalls.deny", "rm -rf", "Invalid seccomp policy"),
+        (
+            "security.syscalls.deny",
+            "nosuch",
+            'Invalid seccomp policy: unknown system call "nosuch"',
+        ),
+        (
+            "security.syscalls.allow",
+            "read",
+            "Invalid seccomp policy: the policy does not allow execve",
+        ),
+        ("raw.seccomp", "read", "Invalid seccomp policy: the first line is the version"),
         ("cloud-init.user-data", "#cloud-config\na: [", "Invalid value: it is not YAML"),
         ("snapshots.pattern", "a/b", 'Invalid value "a/b"'),
     ],
@@ -64,10 +75,10 @@ def test_refused(key: str, value: str, text: str) -> None:
 
 
 def test_keys_that_do_not_go_together() -> None:
-    config = {"security.syscalls.allow": "read", "security.syscalls.deny": "write"}
+    config = {"security.syscalls.allow": "execve", "security.syscalls.deny": "write"}
     with pytest.raises(InvalidConfig, match="^security.syscalls.allow is mutually exclusive"):
         keys.validate(config)
-    keys.validate({"security.syscalls.allow": "read", "security.syscalls.deny_compat": "false"})
+    keys.validate({"security.syscalls.allow": "execve", "security.syscalls.deny_compat": "false"})
     with pytest.raises(InvalidConfig, match="old name"):
         keys.validate_expanded({"security.syscalls.blacklist": "a", "security.syscalls.deny": "a"})
 

@@ -14,7 +14,10 @@ from lxpy.instances import devices, idmaps, keys
 from lxpy.instances.devices.plans import volatile_config
 from lxpy.instances.limits import Host
 from lxpy.instances.model import Instance
-from lxpy.instances.spec import Parts, Paths, build_spec, denied_calls
+from lxpy.instances.spec import Parts, Paths, build_spec
+from lxpy.instances.syscalls import build_policy
+from lxpy.kernel.policy import KILL, parse
+from lxpy.kernel.seccomp import assemble
 from lxpy.runtime import spec as runtime_spec
 from lxpy.runtime.spec import FileWrite, Overlay, Spec
 from tests.unit.instances.test_expand import make
@@ -34,7 +37,7 @@ def test_defaults() -> None:
     assert spec == Spec(
         name="web_c1", hostname="c1", rootfs=ROOTFS,
         idmap=idmaps.build(1_000_000, 65_536).entries, lxcfs="/var/lib/lxcfs",
-        guest_api="/run/g", console_log=PATHS.console_log, log=PATHS.log,
+        guest_api="/run/g", console_log=PATHS.console_log, log=PATHS.log, seccomp=build_policy({}),
     )  # fmt: skip
 
 
@@ -54,7 +57,7 @@ def test_config_counts() -> None:
     assert spec.nesting
     assert not spec.live
     assert spec.guest_api is None
-    assert spec.seccomp_deny == ("mount", "reboot errno 1")
+    assert spec.seccomp.splitlines()[-2:] == [" # x", "reboot errno 1"]
     assert spec.idmap[0].size == idmaps.NESTING_SIZE
 
 
@@ -66,16 +69,26 @@ def test_privileged() -> None:
 
 def test_seccomp() -> None:
     off = {"security.syscalls.deny_default": "false"}
-    assert not build(make(expanded_config=off)).seccomp
-    assert build(make(expanded_config={**off, "security.syscalls.deny": "mount"})).seccomp
-    assert denied_calls({"security.syscalls.blacklist": "mount"}) == ("mount",)
+    assert not assemble(build(make(expanded_config=off)).seccomp)
+    some = build(make(expanded_config={**off, "security.syscalls.deny": "mount"})).seccomp
+    assert [each.name for each in parse(some).rules] == ["mount"]
+    assert parse(build(make()).seccomp).rejects_force_umount
+    assert not parse(build_policy({"security.syscalls.blacklist_compat": "1"})).compat
+    old = parse(build_policy({"security.syscalls.blacklist": "reboot"}))
+    assert old.rules[-1].name == "reboot" and old.compat
+    allowed = parse(build_policy({"security.syscalls.allow": "read\nexecve"}))
+    assert allowed.default == KILL and len(allowed.rules) == 2
+    assert build_policy({"raw.seccomp": "2\ndenylist", "security.syscalls.allow": "x"}) == (
+        "2\ndenylist"
+    )
+    notified = parse(build_policy({"security.syscalls.intercept.mknod": "true"}))
+    assert notified.notifies and not parse(build_policy({})).notifies
 
 
-@pytest.mark.parametrize("key", ["raw.apparmor", "raw.seccomp", "security.syscalls.allow"])
-def test_protection_we_lack_is_no_start(key: str) -> None:
-    with pytest.raises(NotSupported, match=f'"{key}"'):
-        build(make(expanded_config={key: "x"}))
-    build(make(expanded_config={key: ""}))
+def test_protection_we_lack_is_no_start() -> None:
+    with pytest.raises(NotSupported, match='"raw.apparmor"'):
+        build(make(expanded_config={"raw.apparmor": "x"}))
+    build(make(expanded_config={"raw.apparmor": ""}))
 
 
 def test_a_privileged_instance_does_not_set_up_the_host() -> None:
@@ -92,7 +105,7 @@ GOOD = {
     "limits.kernel.nofile": ["1:2", "unlimited"], "security.nesting": ["true", "false"],
     "security.privileged": ["true", "false"], "environment.X": ["a", "ä\n"],
     "security.idmap.size": ["1000", "200000"], "raw.idmap": ["both 1000 1000", ""],
-    "security.syscalls.deny": ["mount", "a\nb errno 5"],
+    "security.syscalls.deny": ["mount", "read\nwrite errno 5"],
 }  # fmt: skip
 
 

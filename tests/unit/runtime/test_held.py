@@ -101,7 +101,7 @@ def test_descriptors_that_are_sent_along_are_dropped(
 
 
 def test_the_journal_brings_everything_back(container: Container) -> None:
-    container.pid, container.seccomp_deny, container.ready = 42, ["read errno 5"], True
+    container.pid, container.seccomp, container.ready = 42, "2\ndenylist\nread errno 5", True
     container.devices = [("c", 10, 232)]
     other = Container("c1", container.group)
     other.restore(container.entry())

@@ -35,7 +35,7 @@ SPEC = Spec(
     files=(FileWrite("/etc/hostname", "c1\n"),),
     limits=Limits(memory_bytes=1 << 30, cpus="0-1"),
     rlimits={"nofile": (1024, 4096)},
-    seccomp_deny=("mkdir errno 5",),
+    seccomp="2\ndenylist\nmkdir errno 5",
 )
 
 

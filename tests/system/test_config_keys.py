@@ -1,0 +1,121 @@
+"""Every key of an instance does what it says, seen inside or at the kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.api import ApiError
+from tests.support.daemon import Daemon
+from tests.support.fixtures import Launch, change
+from tests.support.hosted import launch_hosted, python
+
+#: makes system calls and tells what came of them
+CALLS = """
+import os, ctypes
+def tell(name, call):
+    try:
+        call(); print(name, "ok")
+    except OSError as error:
+        print(name, error.errno)
+tell("mkdir", lambda: os.mkdir("/tmp/d"))
+tell("mknod", lambda: os.mknod("/tmp/fifo", 0o010600))
+tell("symlink", lambda: os.symlink("a", "/tmp/l"))
+tell("nice5", lambda: os.setpriority(0, 0, 5))
+tell("nice6", lambda: os.setpriority(0, 0, 6))
+"""
+
+
+def called(daemon: Daemon, name: str) -> dict[str, str]:
+    lines = python(daemon, name, CALLS).splitlines()
+    daemon.exec(name, "rm", "-rf", "/tmp/d", "/tmp/fifo", "/tmp/l")
+    return dict(line.split(None, 1) for line in lines)
+
+
+def set_keys(daemon: Daemon, name: str, config: dict[str, str]) -> None:
+    daemon.api.patch(f"/1.0/instances/{name}", {"config": config})
+
+
+def refused(daemon: Daemon, name: str, config: dict[str, str]) -> str:
+    with pytest.raises(ApiError) as error:
+        set_keys(daemon, name, config)
+    assert error.value.status == 400
+    return str(error.value)
+
+
+RAW = ("2", "denylist errno 3", "[all]", "mknod errno 40", "mknodat errno 40", "symlink")
+FINE = {"mkdir": "ok", "mknod": "ok", "symlink": "ok", "nice5": "ok", "nice6": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("config", "different"),
+    [
+        ({}, {}),
+        ({"security.syscalls.deny": "mkdir errno 5\nsymlink"}, {"mkdir": "5", "symlink": "1"}),
+        ({"security.syscalls.blacklist": "mkdir errno 7"}, {"mkdir": "7"}),
+        (
+            {"security.syscalls.deny": "setpriority errno 9 [2,6,SCMP_CMP_EQ]"},
+            {"nice6": "9"},
+        ),
+        (
+            {"raw.seccomp": "\n".join(RAW)},
+            {"mknod": "40", "symlink": "3"},
+        ),
+    ],
+)
+def test_calls_are_denied(
+    daemon: Daemon, launch: Launch, config: dict[str, str], different: dict[str, str]
+) -> None:
+    name = launch_hosted(launch, config=config)
+    assert called(daemon, name) == FINE | different
+    # Init and all it begets are confined alike.
+    assert "Seccomp:\t2" in daemon.out(name, "cat", "/proc/1/status")
+
+
+def test_only_what_is_allowed_can_be_called(daemon: Daemon, launch: Launch) -> None:
+    from lxpy.kernel.libc import MACHINE
+    from lxpy.kernel.syscalls import numbers
+
+    allowed = [each for each in numbers(MACHINE) if each not in ("mkdir", "mkdirat")]
+    config = {"security.syscalls.allow": "\n".join([*allowed, "mkdir errno 1", "mkdirat errno 1"])}
+    name = launch_hosted(launch, config=config)
+    assert called(daemon, name) == FINE | {"mkdir": "1"}
+    # What is not in the list is not refused, it ends who calls it.
+    config = {"security.syscalls.allow": "\n".join(allowed)}
+    set_keys(daemon, name, config)
+    change(daemon, name, "restart", force=True)
+    done = daemon.exec(name, "mkdir", "/tmp/d", check=False)
+    assert done.returncode == 128 + 31  # SIGSYS
+    assert "execve" in refused(daemon, name, {"security.syscalls.allow": "read"})
+
+
+def test_programs_of_32_bits_can_be_refused(daemon: Daemon, launch: Launch) -> None:
+    program = """
+import ctypes, mmap, os, signal
+code = bytes.fromhex("b814000000cd80c3")  # getpid() of i386: mov eax, 20; int 0x80; ret
+page = mmap.mmap(-1, 4096, prot=7); page.write(code)
+call = ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+print(call() == os.getpid())
+"""
+    name = launch_hosted(launch)
+    words = ("/usr/bin/python3", "-I", "-c", program)
+    before = daemon.exec(name, *words, check=False)
+    if before.stdout != "True\n":
+        pytest.skip("this kernel has no 32 bit programs")
+    set_keys(daemon, name, {"security.syscalls.deny_compat": "true"})
+    change(daemon, name, "restart", force=True)
+    assert daemon.out(name, *words) == "False"
+
+
+def test_the_default_list_is_there_unless_it_is_not_wanted(daemon: Daemon, launch: Launch) -> None:
+    program = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(304, 0, 0, 0)  # open_by_handle_at
+print(ctypes.get_errno())
+"""
+    name = launch_hosted(launch)
+    words = ("/usr/bin/python3", "-I", "-c", program)
+    assert daemon.out(name, *words) == "38"  # ENOSYS
+    set_keys(daemon, name, {"security.syscalls.deny_default": "false"})
+    change(daemon, name, "restart", force=True)
+    assert daemon.out(name, *words) != "38"
