@@ -38,6 +38,12 @@ async def find(session: AsyncSession, project: str, fingerprint: str) -> ImageRo
     return (await session.execute(query)).scalar_one_or_none()
 
 
+async def is_known(session: AsyncSession, fingerprint: str) -> bool:
+    """Tell whether some project has this image."""
+    query = select(ImageRow.id).where(ImageRow.fingerprint == fingerprint)
+    return (await session.execute(query.limit(1))).first() is not None
+
+
 async def users_elsewhere(session: AsyncSession, fingerprint: str, not_id: int) -> bool:
     """Tell whether another project keeps an image with the same files."""
     query = select(ImageRow.id).where(ImageRow.fingerprint == fingerprint, ImageRow.id != not_id)

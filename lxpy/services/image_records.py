@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +41,7 @@ class ImageRecords:
         self._storage = storage
         self._lifecycle = lifecycle
         self._locks = Locks()
+        self._arriving: Counter[str] = Counter()
 
     async def sweep(self, *, complete: bool) -> None:
         """Make the store usable: what was half received is removed.
@@ -132,6 +136,33 @@ class ImageRecords:
                 row = await image_rows.insert(session, project, stored, found, wish)
         self.tell("created", project, fingerprint, {"type": "container"})
         return row
+
+    @asynccontextmanager
+    async def arriving(self, fingerprint: str) -> AsyncIterator[None]:
+        """Keep an image's files for the length of a block.
+
+        When the last of such blocks fails, the files go, unless a project has the image.
+        """
+        self._arriving[fingerprint] += 1
+        try:
+            yield
+        except BaseException:
+            self._leave(fingerprint)
+            await self._drop(fingerprint)
+            raise
+        self._leave(fingerprint)
+
+    def _leave(self, fingerprint: str) -> None:
+        self._arriving[fingerprint] -= 1
+        if not self._arriving[fingerprint]:
+            del self._arriving[fingerprint]
+
+    async def _drop(self, fingerprint: str) -> None:
+        async with self._locks.hold("image", fingerprint):
+            async with self._db.read() as session:
+                known = await queries.is_known(session, fingerprint)
+            if not known and fingerprint not in self._arriving:
+                await self._store.delete(fingerprint)
 
     async def knows(self, project: str, fingerprint: str) -> bool:
         """Tell whether a project has this image."""

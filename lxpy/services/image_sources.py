@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,9 @@ _PROTOCOLS = ("lxd", "simplestreams", "images", "build")
 _WHOLE = re.compile(r"[0-9a-f]{64}")
 
 _NO_MACHINES = "The image is the disk of a virtual machine: lxpy runs containers only"
+
+#: keeps the files of an image for a block; if that fails, those that nobody has go
+Arriving = Callable[[str], AbstractAsyncContextManager[None]]
 
 _log = structlog.get_logger()
 
@@ -106,8 +110,11 @@ class Fetched:
 class ImageSources:
     """Servers and recipes. `start` reads the recipes."""
 
-    def __init__(self, store: ImageStore, settings: Settings, cache: Path) -> None:
+    def __init__(
+        self, store: ImageStore, settings: Settings, cache: Path, arriving: Arriving
+    ) -> None:
         self._store = store
+        self._arriving = arriving
         self._settings = settings
         self._cache = cache / "streams"
         self._builder = Builder(store)
@@ -198,16 +205,17 @@ class ImageSources:
         return Fetched(stored, await self.checked(stored), {}, address.rpartition("/")[2])
 
     async def checked(self, stored: Stored, *, thorough: bool = True) -> Metadata:
-        """Return a new image's metadata. Raises Failed, NotSupported; then its files are gone."""
-        try:
+        """Return a new image's metadata. Raises Failed, NotSupported; then its files go."""
+        async with self._arriving(stored.fingerprint):
+            if await self._store.find(stored.fingerprint) is None:
+                raise Failed(
+                    f"Image {stored.fingerprint[:12]} was refused a moment ago, when the same "
+                    "bytes came by another request"
+                )
             found = await self._store.inspect(stored, thorough=thorough)
             if found.type == "virtual-machine":
                 raise NotSupported(_NO_MACHINES)
-        except BaseException:
-            if not stored.existed:
-                await self._store.delete(stored.fingerprint)
-            raise
-        return found
+            return found
 
     def _fetched(self, origin: Origin, task: asyncio.Future[Fetched]) -> None:
         self._fetching.pop(origin, None)

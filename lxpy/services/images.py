@@ -79,9 +79,9 @@ class Images:
         cache: Path,
     ) -> None:
         self.aliases = ImageAliases(db, lifecycle)
-        self.sources = ImageSources(store, settings, cache)
         self.tokens = ImageTokens(registry, lifecycle)
         self._records = ImageRecords(db, store, storage, lifecycle)
+        self.sources = ImageSources(store, settings, cache, self._records.arriving)
         self.upkeep = ImageUpkeep(self._records, self.sources, settings, registry, self._fetch)
         self._db = db
         self._store = store
@@ -260,13 +260,8 @@ class Images:
         Raises Failed for one that is there already or a full disk, Conflict for an alias.
         """
         stored = await self._store.receive_unified(chunks)
-        try:
-            row = await self._records.add(project, stored, found, _new(wish), claim=False)
-        except BaseException:
-            if not stored.existed:
-                await self._store.delete(stored.fingerprint)
-            raise
-        return shown(row)
+        async with self._records.arriving(stored.fingerprint):
+            return shown(await self._records.add(project, stored, found, _new(wish), claim=False))
 
     # For instances
 
@@ -379,7 +374,9 @@ class Images:
             properties={**fetched.properties, **wish.properties},
             update_source=source,
         )
-        return await self._records.add(project, fetched.stored, fetched.metadata, full, claim=True)
+        stored = fetched.stored
+        async with self._records.arriving(stored.fingerprint):
+            return await self._records.add(project, stored, fetched.metadata, full, claim=True)
 
     def _adopt(self, project: str, stored: Stored, wish: Wish, waiter: str) -> Operation:
         """Start recording an image that was uploaded."""
@@ -390,8 +387,9 @@ class Images:
             _report(operation, stored.fingerprint, stored.size_bytes)
             if await self._records.knows(project, stored.fingerprint):
                 raise Failed("Image with same fingerprint already exists")
-            found = await self.sources.checked(stored)
-            await self._records.add(project, stored, found, wish, claim=False)
+            async with self._records.arriving(stored.fingerprint):
+                found = await self.sources.checked(stored)
+                await self._records.add(project, stored, found, wish, claim=False)
 
         return self._spawn("Downloading image", work, project)
 

@@ -15,6 +15,7 @@ from tests.conformance.conftest import Lxc, Lxd
 from tests.images import busybox
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
+from tests.support.tls import self_signed
 
 COPIED = ("architecture", "created_at", "fingerprint", "properties", "size", "type")
 
@@ -93,10 +94,10 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def test_pull_from_a_stranger(
-    daemon: Daemon, theirs: dict[str, str], place: dict[str, str]
+    daemon: Daemon, theirs: dict[str, str], place: dict[str, str], tmp_path: Path
 ) -> None:
     """A certificate that is not the server's, or none at all, and nothing is asked for."""
-    own = (Path(__file__).parent / "stranger.crt").read_text()
+    own = self_signed(tmp_path / "stranger.pem")
     for certificate, text in ((own, "Cannot trust https"), ("", "CERTIFICATE_VERIFY_FAILED")):
         source = {**place, "alias": "two", "certificate": certificate}
         with pytest.raises(ApiError, match=text):

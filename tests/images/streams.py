@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -92,17 +93,29 @@ class Server:
 
 class _Handler(SimpleHTTPRequestHandler):
     seen: Server
+    more: Mapping[str, str]
 
     def log_message(self, format: str, *args: Any) -> None:
         self.seen.paths.append(self.path)
 
+    def end_headers(self) -> None:
+        for name, value in self.more.items():
+            own = f"{self.seen.url}{self.path}"
+            self.send_header(name, own if value == "SELF" else value)
+        super().end_headers()
+
 
 @contextmanager
-def serve(root: Path) -> Iterator[Server]:
-    """Serve a directory on loopback."""
-    handler = type("Handler", (_Handler,), {})
+def serve(
+    root: Path, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    """Serve a directory on loopback; a header with the value "SELF" gets the file's own URL."""
+    handler = type("Handler", (_Handler,), {"more": headers or {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(root)))
-    seen = handler.seen = Server(f"http://127.0.0.1:{server.server_address[1]}")
+    scheme = "http"
+    if tls is not None:
+        scheme, server.socket = "https", tls.wrap_socket(server.socket, server_side=True)
+    seen = handler.seen = Server(f"{scheme}://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

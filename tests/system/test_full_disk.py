@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import busybox
+from tests.images.streams import Tree, serve
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon, mounts_below
 from tests.support.fixtures import change, create, import_image
@@ -162,3 +163,22 @@ def test_deleting_makes_room_on_a_full_disk(small: Daemon, busybox_image: Path) 
     change(small, "next", "start")
     assert small.out("next", "echo", "room") == "room"
     small.delete("next")
+
+
+def test_full_while_an_image_is_downloaded(small: Daemon, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "www")
+    fingerprint = tree.unified("busy", "20260101", busybox.build(tmp_path / "i.tar.gz", "full"))
+    filler = Filler(small.directory)
+    with serve(tree.root) as server:
+        source = {"type": "image", "mode": "pull", "protocol": "simplestreams", "alias": "busy",
+                  "server": server.url}  # fmt: skip
+        small.api.get(f"/1.0/lxpy/offers?server={server.url}")  # the lists are small, and kept
+        filler.fill(512 * 1024)
+        text = fails(lambda: small.api.post("/1.0/images", {"source": source}))
+        assert "No space left" in text
+        assert small.api.get("/1.0/images") == []
+        left = list((small.directory / "images").rglob("*"))
+        assert left == [small.directory / "images/.incoming"]
+        filler.free()
+        small.api.post("/1.0/images", {"source": source})
+    assert small.api.get("/1.0/images") == [f"/1.0/images/{fingerprint}"]
