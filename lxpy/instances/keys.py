@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import yaml
 
 from lxpy.errors import InvalidConfig
-from lxpy.instances import idmaps, syscalls
+from lxpy.instances import idmaps, rawlxc, syscalls
 from lxpy.instances.allowance import parse_allowance
 from lxpy.instances.rlimits import NAMES as RLIMITS
 from lxpy.instances.rlimits import parse_rlimit
@@ -176,7 +176,7 @@ _OTHERS = (
     ConfigKey("nvidia.runtime", BOOL, "false", description="Show the host's NVIDIA libraries"),
     ConfigKey("raw.apparmor", BLOB, live=True, description="Lines for its AppArmor profile"),
     ConfigKey("raw.idmap", _IDMAP_RAW, description='Lines "uid|gid|both HOST INSIDE"'),
-    ConfigKey("raw.lxc", BLOB, description="Kept for LXD's clients: settings of liblxc"),
+    ConfigKey("raw.lxc", Type("blob", rawlxc.check), description="Settings in liblxc's words"),
     ConfigKey("raw.seccomp", _POLICY, description="Seccomp policy"),
     ConfigKey("snapshots.expiry", EXPIRY, live=True, description='When snapshots expire: "2w 3d"'),
     ConfigKey("snapshots.keep", KEEP, live=True,
@@ -222,7 +222,7 @@ INSTANCE_KEYS: Keys = table(
 #: accepted and kept for LXD's clients; nothing reads them
 _WITHOUT_EFFECT = (
     "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
-    "limits.network.priority", "migration.incremental.memory", "nvidia.", "raw.lxc",
+    "limits.network.priority", "migration.incremental.memory", "nvidia.",
     "security.syscalls.intercept.",
 )  # fmt: skip
 

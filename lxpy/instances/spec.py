@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lxpy.errors import NotSupported
+from lxpy.instances import rawlxc
 from lxpy.instances.devices.plans import DevicePlan
 from lxpy.instances.idmaps import IdMap
 from lxpy.instances.limits import Host, build_limits
 from lxpy.instances.model import Instance
+from lxpy.instances.rawlxc import RawLxc
 from lxpy.instances.rlimits import rlimits
 from lxpy.instances.syscalls import build_policy
 from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
@@ -51,24 +53,28 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
     does not fit the host.
     """
     config = instance.expanded_config
-    check_startable(instance)
+    raw = rawlxc.parse(config.get("raw.lxc", ""))
+    sysctls = {**_after(config, "linux.sysctl."), **raw.sysctls}
+    _check_startable(instance, raw, sysctls)
     return Spec(
         name=instance.unique_name,
         hostname=instance.name,
         rootfs=parts.rootfs,
         idmap=parts.idmap.entries,
-        init=INIT,
-        environment=environment(config),
+        init=raw.init or INIT,
+        environment={**environment(config), **raw.environment},
         privileged=instance.privileged,
         nesting=instance.nesting,
         live=instance.flag("security.live", default=True),
-        disks=parts.devices.disks,
+        disks=(*parts.devices.disks, *raw.disks),
         nodes=parts.devices.nodes,
         files=parts.files,
         limits=build_limits(config, host, parts.cpus),
-        rlimits=rlimits(config),
-        sysctls=_after(config, "linux.sysctl."),
-        seccomp=build_policy(config),
+        rlimits={**rlimits(config), **raw.rlimits},
+        sysctls=sysctls,
+        seccomp="" if raw.no_seccomp else build_policy(config),
+        caps_drop=tuple(sorted(raw.dropped)),
+        control_files=tuple(raw.control_files),
         lxcfs=host.lxcfs,
         guest_api=paths.guest_api if instance.flag("security.devlxd", default=True) else None,
         console_log=paths.console_log,
@@ -76,7 +82,7 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
     )
 
 
-def check_startable(instance: Instance) -> None:
+def _check_startable(instance: Instance, raw: RawLxc, sysctls: Mapping[str, str]) -> None:
     """Raise NotSupported when a key would be honoured only in name."""
     config = instance.expanded_config
     for key in _PROMISES:
@@ -87,12 +93,17 @@ def check_startable(instance: Instance) -> None:
             )
     if not instance.privileged:
         return
-    for key in _after(config, "linux.sysctl."):
+    for key in sysctls:
         if not _OWN_SYSCTLS.fullmatch(key):
             raise NotSupported(
                 f'Instance "{instance.name}" cannot start: "linux.sysctl.{key}" of a privileged '
                 "instance would change the host; set it there, or unset security.privileged"
             )
+    for line in raw.unprivileged:
+        raise NotSupported(
+            f'Instance "{instance.name}" cannot start: "{line}" of raw.lxc would give a privileged '
+            "instance the host; take it out, or unset security.privileged"
+        )
 
 
 def environment(config: Mapping[str, str]) -> dict[str, str]:

@@ -15,10 +15,25 @@ SYS_TIME = 25
 MAC_OVERRIDE = 32
 MAC_ADMIN = 33
 
+#: By their numbers.
+NAMES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid",
+    "setpcap", "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw",
+    "ipc_lock", "ipc_owner", "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct",
+    "sys_admin", "sys_boot", "sys_nice", "sys_resource", "sys_time", "sys_tty_config", "mknod",
+    "lease", "audit_write", "audit_control", "setfcap", "mac_override", "mac_admin", "syslog",
+    "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf", "checkpoint_restore",
+)  # fmt: skip
 #: Useless in a user namespace, but systemd starts units on their account that then fail.
 UNPRIVILEGED = (SYS_MODULE, SYS_RAWIO)
 #: Without a user namespace these reach the host.
 PRIVILEGED = (SYS_MODULE, SYS_RAWIO, SYS_TIME, MAC_OVERRIDE, MAC_ADMIN)
+
+
+def last() -> int:
+    """Return the highest number that the kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        return int(file.read())
 
 
 def drop_bounding(capabilities: Iterable[int]) -> None:

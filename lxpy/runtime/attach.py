@@ -200,7 +200,7 @@ def _join(spec: ExecSpec, container: Container, pidfd: int, report: Report,
     report.begin(f"working directory {spec['cwd']}")
     os.chdir(spec["cwd"] or "/")
     report.begin("confine")
-    confine.confine_command(container.program, privileged=container.privileged)
+    confine.confine_command(container.program, container.caps_drop, privileged=container.privileged)
     os.setgroups([])
     os.setresgid(spec["gid"], spec["gid"], spec["gid"])
     os.setresuid(spec["uid"], spec["uid"], spec["uid"])

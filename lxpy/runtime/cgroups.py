@@ -265,6 +265,19 @@ class Group:
         pids = limits["pids"]
         self._set("pids", "pids.max", "max" if pids is None else str(pids), pids is not None)
 
+    def set_files(self, files: list[list[str]]) -> None:
+        """Write control files, "cgroup2/memory.high" or "cgroup/..." of version 1.
+
+        Raises OSError where the hierarchy has no such file.
+        """
+        for name, text in files:
+            hierarchy, _, file = name.partition("/")
+            controller = file.partition(".")[0]
+            mount = self.layout.v2 if hierarchy == "cgroup2" else self.layout.v1.get(controller)
+            if not mount or not os.path.exists(f"{mount}/{self.path}/{file}"):
+                raise OSError(95, f"lxc.{hierarchy}.{file}: this host has no such control file")
+            write(f"{mount}/{self.path}/{file}", text)
+
     def _set(self, controller: str, file: str, text: str, required: bool) -> None:
         """Write a control file that v1 and v2 name alike."""
         base = self._base(controller)

@@ -92,6 +92,7 @@ def start(plan: Plan, report: Report) -> None:
     report.begin("cgroups")
     plan.group.create_v1()
     plan.group.limit(spec["limits"])
+    plan.group.set_files(spec["control_files"])
     plan.group.enter_v1()
     confine.set_rlimits(spec["rlimits"])
     confine.reset_oom_score()

@@ -25,18 +25,20 @@ _NOTIFY_BYTES = 8192
 _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
 _JOURNALED = (
     *("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count"),
-    *("starting", "privileged", "devices", "seccomp", "rlimits", "idmap", "console_log"),
-    "console_log_bytes",
+    *("starting", "privileged", "devices", "seccomp", "caps_drop", "rlimits", "idmap"),
+    *("console_log", "console_log_bytes"),
 )
 
 
 class Container:
     """One container: what identifies it, its descriptors, what init has said."""
 
-    __slots__ = ("cgroup_id", "devices", "console_log", "console_log_bytes", "console", "end",
-                 "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
-                 "program", "ready", "restart_count", "rlimits", "seccomp", "shutdown",
-                 "start_time", "started_at", "starting", "waiting")  # fmt: skip
+    __slots__ = (
+        "caps_drop", "cgroup_id", "console", "console_log", "console_log_bytes", "devices",
+        "end", "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
+        "program", "ready", "restart_count", "rlimits", "seccomp", "shutdown", "start_time",
+        "started_at", "starting", "waiting",
+    )  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
         self.name = name
@@ -52,6 +54,7 @@ class Container:
         self.privileged = False
         self.devices: list[Device] = []  # those it may open beside the standard ones
         self.seccomp = seccomp.DEFAULT
+        self.caps_drop: list[int] = []
         self.rlimits: dict[str, list[int]] = {}
         self.idmap: list[Any] = []
         self.console_log = ""
@@ -69,6 +72,7 @@ class Container:
         self.privileged = spec["privileged"]
         self.devices = [(n["kind"], n["major"], n["minor"]) for n in spec["nodes"]]
         self.seccomp = spec["seccomp"]
+        self.caps_drop = spec["caps_drop"]
         self.rlimits = spec["rlimits"]
         self.idmap = list(spec["idmap"])
         self.console_log = spec["console_log"]

@@ -78,6 +78,8 @@ class Spec(TypedDict):
     rlimits: dict[str, list[int]]
     sysctls: dict[str, str]
     seccomp: str
+    caps_drop: list[int]
+    control_files: list[list[str]]
     lxcfs: str | None
     guest_api: str | None
     console_log: str

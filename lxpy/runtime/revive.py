@@ -85,6 +85,7 @@ def _stage(plan: Plan, report: Report, dump: dict[str, Any]) -> None:
     report.begin("cgroups")
     plan.group.create_v1()
     plan.group.limit(spec["limits"])
+    plan.group.set_files(spec["control_files"])
     plan.group.enter_v1()
     confine.reset_oom_score()
     report.begin("rootfs")

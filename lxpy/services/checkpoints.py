@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lxpy.errors import BadRequest, LxpyError
+from lxpy.instances import rawlxc
 from lxpy.instances.devices import disk
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
@@ -80,6 +81,7 @@ class Checkpoints:
             for device in instance.expanded_devices.values()
             if device.get("type") == "disk" and device.get("path", "/") != "/"
         )
+        targets |= {each.target for each in rawlxc.parse(_raw(instance)).disks}
         log = self._logs(instance.unique_name) / "criu.log"
         dump = self._runtime.dump(
             instance.unique_name, program, new, targets, log=log, keeps_running=keeps_running
@@ -121,6 +123,10 @@ class Checkpoints:
             "veths": [[each.name, each.host_name] for each in made],
         }
         return made, dump
+
+
+def _raw(instance: Instance) -> str:
+    return instance.expanded_config.get("raw.lxc", "")
 
 
 def _note(log: Path, text: str) -> None:

@@ -14,9 +14,13 @@ from lxpy.threads import in_thread
 
 #: what `lxc info --show-log` asks for: how the last start went
 START = "lxc.log"
+#: what it was started with
+CONFIG = "lxc.conf"
 CONSOLE = "console.log"
-_NAME = re.compile(r"lxc\.log|lxc\.conf|criu\.log|console\.log|exec_[0-9a-f-]+\.std(out|err)")
-_KEPT = ("lxc.log", "lxc.conf")
+_NAME = re.compile(
+    r"lxc\.log|lxc\.conf|criu\.log|console\.log|(exec|migration|snapshot)_[A-Za-z0-9._-]+"
+)
+_KEPT = (START, CONFIG)
 
 
 class Logs:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lxpy import storage
 from lxpy.errors import Failed
 from lxpy.images import kept, metadata
-from lxpy.instances import devices, idmaps, templates
+from lxpy.instances import devices, idmaps, lxcconf, templates
 from lxpy.instances.devices.disk import VolumeSource, missing_source
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.devices.plans import Needs, volatile_config
@@ -26,6 +27,7 @@ from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
 from lxpy.services.directories import Directories
 from lxpy.services.disks import HOLDER, Disks
 from lxpy.services.locks import Locks
+from lxpy.services.logs import CONFIG
 from lxpy.services.networks import Networks
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -97,7 +99,8 @@ class Starter:
         files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
         idmap = _recorded(instance)
         parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus)
-        spec = build_spec(instance, parts, self._host(), await self._paths(instance))
+        spec = build_spec(instance, parts, self._host(), self._paths(instance))
+        await in_thread(_write_config, self._directories.logs(instance.unique_name), spec)
         return Prepared(instance, spec, plan.nics)
 
     async def hold(self, instance: Instance) -> None:
@@ -177,9 +180,8 @@ class Starter:
             self._templates[key] = metadata.kept(text).templates
         return self._templates[key]
 
-    async def _paths(self, instance: Instance) -> Paths:
+    def _paths(self, instance: Instance) -> Paths:
         logs = self._directories.logs(instance.unique_name)
-        await in_thread(logs.mkdir, 0o700, True, True)
         return Paths(
             log=str(logs / "lxc.log"),
             console_log=str(logs / "console.log"),
@@ -248,6 +250,13 @@ def _read_sources(directory: Path, names: list[str]) -> dict[str, str]:
     """Return the texts of templates. Raises Failed."""
     found = {name: kept.read(directory, f"{kept.TEMPLATES}/{name}") for name in names}
     return {name: _decoded(name, data) for name, data in found.items() if data is not None}
+
+
+def _write_config(logs: Path, spec: Spec) -> None:
+    """Write down what is started, beside the logs; a full disk is no reason not to start."""
+    logs.mkdir(0o700, parents=True, exist_ok=True)
+    with suppress(OSError):
+        (logs / CONFIG).write_text(lxcconf.describe(spec), errors="surrogateescape")
 
 
 def _decoded(name: str, data: bytes) -> str:

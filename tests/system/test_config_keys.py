@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.api import ApiError
@@ -119,3 +121,57 @@ print(ctypes.get_errno())
     set_keys(daemon, name, {"security.syscalls.deny_default": "false"})
     change(daemon, name, "restart", force=True)
     assert daemon.out(name, *words) != "38"
+
+
+def test_lines_of_liblxc(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("of the host")
+    lines = (
+        "lxc.environment = FROM_RAW=yes",
+        "lxc.sysctl.net.ipv4.ip_forward = 1",
+        "lxc.prlimit.nofile = 1000:2000",
+        f"lxc.mount.entry = {tmp_path} srv/raw none bind,ro,create=dir 0 0",
+        "lxc.mount.entry = /nosuch srv/not none bind,optional,create=dir 0 0",
+        "lxc.cap.drop = sys_chroot net_raw",
+        "lxc.mount.auto = proc:rw sys:rw",
+        "lxc.apparmor.profile = unconfined",
+    )
+    name = launch(config={"raw.lxc": "\n".join(lines)})
+    init = daemon.out(name, "sh", "-c", "tr '\\0' '\\n' </proc/1/environ")
+    assert "FROM_RAW=yes" in init.split()
+    assert daemon.out(name, "cat", "/proc/sys/net/ipv4/ip_forward") == "1"
+    assert daemon.out(name, "cat", "/srv/raw/file") == "of the host"
+    assert daemon.exec(name, "touch", "/srv/raw/x", check=False).returncode
+    assert daemon.exec(name, "mount", "-o", "remount,rw", "/srv/raw", check=False).returncode
+    assert daemon.exec(name, "ls", "/srv/not", check=False).returncode
+    for process in ("1", "self"):
+        status = daemon.out(name, "cat", f"/proc/{process}/status")
+        bounding = next(each for each in status.splitlines() if each.startswith("CapBnd"))
+        assert not int(bounding.split()[1], 16) & (1 << 18 | 1 << 13), process
+        limits = daemon.out(name, "grep", "open files", f"/proc/{process}/limits")
+        assert limits.split()[3:5] == ["1000", "2000"], process
+    assert daemon.exec(name, "chroot", "/", "true", check=False).returncode
+    text = refused(daemon, name, {"raw.lxc": "lxc.hook.pre-start = /bin/true"})
+    assert "lxc.hook.pre-start" in text and "programs that run on the host" in text
+
+
+def test_control_files_of_liblxc(daemon: Daemon, launch: Launch) -> None:
+    group = Path("/sys/fs/cgroup/pids")
+    line = "lxc.cgroup.pids.max = 99" if group.is_dir() else "lxc.cgroup2.pids.max = 99"
+    name = launch(config={"raw.lxc": line})
+    base = group if group.is_dir() else Path("/sys/fs/cgroup")
+    assert (base / daemon.cgroup / name / "pids.max").read_text() == "99\n"
+    set_keys(daemon, name, {"raw.lxc": "lxc.cgroup2.memory.nosuch = 1"})
+    with pytest.raises(ApiError, match="this host has no such control file"):
+        change(daemon, name, "restart", force=True)
+
+
+def test_lines_that_would_give_a_privileged_instance_the_host(
+    daemon: Daemon, launch: Launch
+) -> None:
+    config = {"raw.lxc": "lxc.cgroup.devices.allow = a", "security.privileged": "true"}
+    name = launch(start=False, config=config)
+    with pytest.raises(ApiError, match="would give a privileged instance the host"):
+        change(daemon, name, "start")
+    set_keys(daemon, name, {"security.privileged": ""})
+    change(daemon, name, "start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -169,9 +170,12 @@ class Handlers:
         return project, name
 
 
-def _file(path: object) -> web.FileResponse:
-    headers = {"Content-Type": "application/octet-stream"}
-    return web.FileResponse(str(path), headers=headers)
+def _file(path: Path) -> web.FileResponse:
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f"inline;filename={path.name}",
+    }
+    return web.FileResponse(path, headers=headers)
 
 
 def routes(services: Services) -> list[web.RouteDef]:

@@ -65,15 +65,21 @@ def reset_oom_score() -> None:
 def confine_init(spec: Spec, program: bytes) -> None:
     """Give up what PID 1 shall never have. No system call of ours may follow but exec."""
     processes.new_session_keyring()
-    caps.drop_bounding(caps.PRIVILEGED if spec["privileged"] else caps.UNPRIVILEGED)
+    caps.drop_bounding(_dropped(spec["caps_drop"], privileged=spec["privileged"]))
     os.umask(_DEFAULT_UMASK)
     processes.reset_signals()
     seccomp.install(program)
 
 
-def confine_command(program: bytes, *, privileged: bool) -> None:
+def confine_command(program: bytes, caps_drop: list[int], *, privileged: bool) -> None:
     """Do the same for an executed command: nothing of it is inherited from PID 1."""
     processes.new_session_keyring()
-    caps.drop_bounding(caps.PRIVILEGED if privileged else caps.UNPRIVILEGED)
+    caps.drop_bounding(_dropped(caps_drop, privileged=privileged))
     os.umask(_DEFAULT_UMASK)
     seccomp.install(program)
+
+
+def _dropped(more: list[int], *, privileged: bool) -> list[int]:
+    """Return the capabilities to drop; those that this kernel does not know nobody has."""
+    own = caps.PRIVILEGED if privileged else caps.UNPRIVILEGED
+    return [number for number in {*own, *more} if number <= caps.last()]

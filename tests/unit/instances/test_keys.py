@@ -15,7 +15,7 @@ from lxpy.instances import keys
         ("limits.cpu.allowance", "25ms/100ms"), ("limits.memory", "50%"),
         ("limits.kernel.nofile", "1024:unlimited"), ("linux.sysctl.net.ipv4.ip_forward", "1"),
         ("linux.sysctl.net/ipv4/conf/eth0.1/forwarding", "1"), ("environment.PATH", "/bin"),
-        ("user.anything at all", "x"), ("image.os", "debian"), ("raw.lxc", "lxc.x = y"),
+        ("user.anything at all", "x"), ("image.os", "debian"), ("raw.lxc", "lxc.environment = A=b"),
         ("volatile.eth0.hwaddr", "00:16:3e:00:00:01"), ("volatile.uuid", "x"),
         ("volatile.my.nic.last_state.created", "false"), ("volatile.last_state.power", "RUNNING"),
         ("volatile.idmap.next", "[]"), ("snapshots.schedule", "@daily"),
@@ -93,7 +93,7 @@ def test_profiles_have_no_state() -> None:
 def test_what_has_no_effect_is_named() -> None:
     config = {"raw.lxc": "x", "nvidia.runtime": "false", "limits.cpu": "1",
               "security.syscalls.intercept.mknod": "true", "limits.disk.priority": "5"}  # fmt: skip
-    assert keys.without_effect(config) == ["raw.lxc", "security.syscalls.intercept.mknod"]
+    assert keys.without_effect(config) == ["security.syscalls.intercept.mknod"]
 
 
 def test_live_update() -> None:
