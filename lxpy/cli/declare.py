@@ -167,7 +167,10 @@ class Group(_Shared, click.Group):
             module, _, attribute = place.partition(":")
             found: click.Command = getattr(importlib.import_module(module), attribute)
             return found
-        return super().get_command(ctx, cmd_name) or super().get_command(ctx, name)
+        found_here = super().get_command(ctx, cmd_name) or super().get_command(ctx, name)
+        if found_here is None and cmd_name == "mv":
+            return super().get_command(ctx, "rename")
+        return found_here
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from hmac import compare_digest
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -85,6 +86,11 @@ class Operation:
             may_cancel=self.may_cancel,
             err=self.err,
         )
+
+    def is_secret(self, secret: str) -> bool:
+        """Tell whether that is the secret that metadata tells whoever is to wait for the end."""
+        known = self.metadata.get("secret")
+        return bool(secret and known) and compare_digest(str(known).encode(), secret.encode())
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; False when the time is over before."""

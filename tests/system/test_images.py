@@ -452,3 +452,68 @@ def launch(daemon: Daemon, source: dict[str, str]) -> str:
     name = daemon.name()
     daemon.api.post("/1.0/instances", {"name": name, "source": source})
     return name
+
+
+def test_token_to_push(daemon: Daemon, fresh: Callable[..., Path]) -> None:
+    """Who has a token's secret may send that image, and waits for its end by another secret."""
+    path = fresh("pushed")
+    fingerprint = digest(path)
+    wish = {"source": {"mode": "push", "fingerprint": fingerprint}, "public": True,
+            "properties": {"colour": "blue"}, "aliases": [{"name": "pushed"}]}  # fmt: skip
+    token = daemon.api.call("POST", "/1.0/images", wish, wait=False)
+    assert token["class"] == "token" and token["description"] == "Image download token"
+    assert token["resources"] == {"images": [f"/1.0/images/{fingerprint}"]}
+    secret = token["metadata"].pop("secret")
+    assert token["metadata"] == {
+        "aliases": [{"name": "pushed", "description": ""}], "expires_at": "0001-01-01T00:00:00Z",
+        "properties": {"colour": "blue"}, "public": True,
+    }  # fmt: skip
+    headers = {**UPLOAD, "X-LXD-fingerprint": fingerprint, "X-LXD-secret": secret}
+    begun = daemon.api.call("POST", "/1.0/images", path.read_bytes(), headers, wait=False)
+    url = f"/1.0/operations/{begun['id']}/wait?secret="
+    with pytest.raises(ApiError, match="403: not authorized"):
+        daemon.api.get(f"{url}wrong")
+    waiter = daemon.api.get(f"/1.0/operations/{begun['id']}")["metadata"]["secret"]
+    assert waiter != secret and daemon.api.get(url + waiter)["status"] == "Success"
+    found = daemon.api.get(f"/1.0/images/{fingerprint}")
+    assert found["public"] and found["properties"] == {"colour": "blue"}
+    assert [alias["name"] for alias in found["aliases"]] == ["pushed"]
+    assert daemon.api.get(f"/1.0/operations/{token['id']}")["status"] == "Cancelled"
+
+
+def test_secret(daemon: Daemon, fresh: Callable[..., Path]) -> None:
+    fingerprint = import_image(daemon, fresh("secret"), "secret")
+    token = daemon.api.call("POST", f"/1.0/images/{fingerprint[:12]}/secret", {}, wait=False)
+    assert token["class"] == "token" and token["may_cancel"]
+    assert token["resources"] == {"images": [f"/1.0/images/{fingerprint}"]}
+    assert len(token["metadata"]["secret"]) == 64
+    daemon.api.delete(f"/1.0/operations/{token['id']}")
+    with pytest.raises(ApiError, match="404: Image not found"):
+        daemon.api.post("/1.0/images/nothing/secret", {})
+
+
+def test_refresh_without_a_source(daemon: Daemon, fresh: Callable[..., Path]) -> None:
+    fingerprint = import_image(daemon, fresh("no-source"), "no-source")
+    with pytest.raises(ApiError, match="Image source not found"):
+        daemon.api.post(f"/1.0/images/{fingerprint}/refresh", {})
+
+
+def test_prefixes(daemon: Daemon, tmp_path: Path) -> None:
+    """Two images whose fingerprints begin the same are told apart by writing more."""
+    made: dict[str, Path] = {}
+    number = 0
+    while True:
+        path = busybox.build(tmp_path / f"{number}.tar.gz", f"prefix-{number}")
+        first = digest(path)[0]
+        if first in made:
+            break
+        made[first] = path
+        number += 1
+    known = [import_image(daemon, each, f"p{n}") for n, each in enumerate((made[first], path))]
+    try:
+        with pytest.raises(ApiError, match="400: More than one image matches"):
+            daemon.api.get(f"/1.0/images/{first}")
+        assert daemon.api.get(f"/1.0/images/{known[0][:12]}")["fingerprint"] == known[0]
+    finally:
+        for each in known:
+            daemon.api.delete(f"/1.0/images/{each}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lxpy.daemon import http
+from lxpy.daemon import auth, http
 from lxpy.daemon.sockets import accept
+from lxpy.errors import Forbidden
 from lxpy.events.lifecycle import Lifecycle, url
 from lxpy.operations.registry import Registry
 
@@ -31,8 +32,12 @@ class Operations:
         return http.sync(self._registry.get(http.segment(request, "id")).describe())
 
     async def wait(self, request: web.Request) -> web.Response:
-        """Reply when the operation or the time is over."""
+        """Reply when the operation or the time is over; strangers need the operation's secret."""
         operation = self._registry.get(http.segment(request, "id"))
+        secret = request.query.get("secret", "")
+        is_known = auth.identify(request).trusted and not secret
+        if not is_known and not operation.is_secret(secret):
+            raise Forbidden("not authorized")
         seconds = http.integer(request, "timeout", -1)
         await operation.wait(None if seconds < 0 else seconds)
         return http.sync(operation.describe())
