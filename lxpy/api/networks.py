@@ -77,6 +77,18 @@ class BridgeState(Struct, kw_only=True):
     upper_devices: list[str]
 
 
+class BondState(Struct, kw_only=True):
+    """A bond and its interfaces; delays and the frequency of looking are in milliseconds."""
+
+    mode: str
+    transmit_policy: str
+    up_delay: int
+    down_delay: int
+    mii_frequency: int
+    mii_state: str
+    lower_devices: list[str]
+
+
 class VlanState(Struct, kw_only=True):
     """The interface that carries a VLAN, and its number."""
 
@@ -93,7 +105,7 @@ class NetworkState(Struct, kw_only=True):
     mtu: int = 0
     state: str = "down"
     type: str = "unknown"
-    bond: None = None
+    bond: BondState | None = None
     bridge: BridgeState | None = None
     vlan: VlanState | None = None
     ovn: None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from lxpy.cli.declare import argument, command, format_option, group, names, option, target_option
 from lxpy.cli.devices import Devices, Owner
 from lxpy.cli.making import nic
+from lxpy.cli.network_acl import acl, peer, zone
+from lxpy.cli.network_forward import forward
 from lxpy.cli.objects import Kind, declare_common
 from lxpy.cli.render import show
 from lxpy.cli.session import Session
@@ -17,6 +19,8 @@ from lxpy.units import format_size_decimal
 network = group(None, "network", "Manage and attach instances to networks.")
 KIND = Kind("network", "network", "networks", ("config", "description"))
 declare_common(network, KIND)
+for noun in (acl, forward, peer, zone):
+    network.add_command(noun)
 
 
 @command(network, "list", help="List available networks.")

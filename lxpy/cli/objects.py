@@ -45,6 +45,11 @@ class Kind:
         client.change("PUT", self.path(name), body, etag=etag)
 
     @property
+    def title(self) -> str:
+        """How a sentence begins with its noun."""
+        return self.noun[0].upper() + self.noun[1:]
+
+    @property
     def metavar(self) -> str:
         """How usage lines write its name."""
         return f"[<remote>:]<{self.word}>"
@@ -62,7 +67,7 @@ def declare_common(group: Group, kind: Kind, *, renames: bool = True) -> None:
         def rename(session: Session, name: str, new: str) -> None:
             client, old = kind.locate(session, name)
             client.change("POST", kind.path(old), {"name": new})
-            session.say(f"{kind.noun.capitalize()} {old} renamed to {new}")
+            session.say(f"{kind.title} {old} renamed to {new}")
 
         rename.help = f"Rename {kind.noun}s."
 
@@ -122,4 +127,4 @@ def _declare_whole(group: Group, kind: Kind) -> None:
     def delete(session: Session, name: str) -> None:
         client, name = kind.locate(session, name)
         client.change("DELETE", kind.path(name))
-        session.say(f"{kind.noun.capitalize()} {name} deleted")
+        session.say(f"{kind.title} {name} deleted")

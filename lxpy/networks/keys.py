@@ -11,6 +11,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError, NotSupported
 from lxpy.keys import (
+    ADDRESS,
     ADDRESS_V4,
     ADDRESS_V6,
     BLOB,
@@ -45,6 +46,7 @@ _RANGES = matching(
     "ranges of addresses such as 10.0.0.10-10.0.0.99",
 )
 _MTU = integer(1280, 65535)
+_MTU_OF_TUNNELS = 1400
 _ORDER = choice("before", "after")
 _ACTION = choice("allow", "drop", "reject")
 
@@ -97,6 +99,14 @@ BRIDGE = table(
         _key("security.acls.default.ingress.action", _ACTION, "reject",
              "What becomes of incoming traffic that no rule of the ACLs speaks of"),
         _key("security.acls.default.ingress.logged", BOOL, "false", "Whether that is logged"),
+        _key("tunnel.*.group", ADDRESS, "239.0.0.1", "Multicast group (vxlan without remote)"),
+        _key("tunnel.*.id", integer(0, (1 << 24) - 1), "1", "Number of the network (vxlan)"),
+        _key("tunnel.*.interface", _INTERFACE, "", "Interface that multicast goes out of (vxlan)"),
+        _key("tunnel.*.local", ADDRESS, "", "Address of this end"),
+        _key("tunnel.*.port", integer(1, 65535), "8472", "UDP port (vxlan)"),
+        _key("tunnel.*.protocol", choice("gre", "vxlan"), "", "Kind of the tunnel"),
+        _key("tunnel.*.remote", ADDRESS, "", "Address of the other end"),
+        _key("tunnel.*.ttl", integer(1, 255), "1", "Hops that its packets may take"),
         _key("user.*", STRING, "", "Whatever its owner likes"),
         # Known to LXD, and refused below: nothing is promised that is not kept.
         _key("bgp.*", STRING),
@@ -105,7 +115,6 @@ BRIDGE = table(
         _key("ipv4.ovn.ranges", STRING),
         _key("ipv6.ovn.ranges", STRING),
         _key("maas.subnet.*", STRING),
-        _key("tunnel.*", STRING),
     )
 )  # fmt: skip
 
@@ -116,7 +125,6 @@ _LATER = (
     "ipv4.ovn.",
     "ipv6.ovn.",
     "maas.",
-    "tunnel.",
 )
 _LATER_VALUES = {"bridge.driver": "openvswitch", "bridge.mode": "fan"}
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -191,11 +199,11 @@ class Bridge:
 
     def __init__(self, name: str, config: Mapping[str, str]) -> None:
         self.name = name
-        self._config = config
+        self.config = config
 
     def text(self, key: str) -> str:
         """Return a key's value, or its default."""
-        return BRIDGE.get(self._config, key)
+        return BRIDGE.get(self.config, key)
 
     def flag(self, key: str) -> bool:
         """Return the truth of a key."""
@@ -207,7 +215,9 @@ class Bridge:
 
     @property
     def mtu(self) -> int:
-        """MTU in bytes."""
+        """MTU in bytes; a tunnel's headers need room by default."""
+        if not self.config.get("bridge.mtu") and any(x.startswith("tunnel.") for x in self.config):
+            return _MTU_OF_TUNNELS
         return int(self.text("bridge.mtu"))
 
     @property

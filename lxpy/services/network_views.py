@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from lxpy.api import instances as instances_api
 from lxpy.api import networks as api
-from lxpy.networks import leases, netlink
+from lxpy.networks import bonds, leases, netlink
 from lxpy.networks.interfaces import FIRST_INDEX, Address, Interface
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import Nic
@@ -55,9 +55,15 @@ def state(found: Interface, ports: Sequence[Interface]) -> api.NetworkState:
         mtu=found.mtu,
         state="up" if found.up else "down",
         type=found.type,
+        bond=_bond(found.name) if found.kind == "bond" else None,
         bridge=bridge,
         vlan=vlan,
     )
+
+
+def _bond(name: str) -> api.BondState:
+    state = bonds.read(name)
+    return api.BondState(**asdict(state))
 
 
 def guest(found: Iterable[Interface]) -> dict[str, instances_api.NetworkState]:

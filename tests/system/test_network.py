@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.support import processes
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon, links, nft_tables
 from tests.support.fixtures import Launch, change, create, import_image
+from tests.support.wires import Wire
 
 LINKS = Path("/sys/class/net")
 
@@ -449,3 +451,176 @@ def test_networks_outlive_the_daemon(own_daemon: Daemon, busybox_image: Path) ->
     own_daemon.start()
     own_daemon.wait_status(one, "Running")
     assert own_daemon.address(one) == address
+
+
+# -- what a bridge can be told
+
+
+def shown(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def patch(daemon: Daemon, network: str, **options: str) -> None:
+    config = {key.replace("__", "."): value for key, value in options.items()}
+    daemon.api.patch(f"/1.0/networks/{network}", {"config": config})
+
+
+def test_nat_order_and_address(daemon: Daemon, network: str) -> None:
+    table = ("nft", "list", "table", "inet", f"lxpy_{network}")
+    patch(daemon, network, ipv4__nat="true", ipv4__nat__order="before")
+    assert "srcnat - 1" in shown(*table) and "masquerade" in shown(*table)
+    patch(daemon, network, ipv4__nat__order="after", ipv4__nat__address="198.18.0.9")
+    assert "srcnat + 1" in shown(*table) and "snat ip to 198.18.0.9" in shown(*table)
+    patch(daemon, network, ipv4__routing="false")
+    assert "drop" in shown(*table)
+    patch(daemon, network, ipv4__routing="true", ipv4__firewall="false")
+    assert "accept\n" not in shown(*table).replace("policy accept;", "")
+
+
+def test_dhcp_options(daemon: Daemon, launch: Launch, network: str) -> None:
+    subnet = ipaddress.ip_interface(config(daemon, network)["ipv4.address"]).network
+    patch(daemon, network, ipv4__dhcp__ranges=f"{subnet[50]}-{subnet[52]}",
+          ipv4__dhcp__gateway=str(subnet[2]), ipv4__dhcp__expiry="30m", dns__search="lab,far.lab",
+          ipv4__routes="198.18.20.0/24", raw__dnsmasq="txt-record=hello.lab,there",
+          bridge__hwaddr="00:16:3e:77:77:77", bridge__mtu="1450")  # fmt: skip
+    name = launch(devices=card(network))
+    address = ipaddress.ip_address(daemon.address(name))
+    assert subnet[50] <= address <= subnet[52]
+    assert f"default via {subnet[2]}" in daemon.out(name, "ip", "route")
+    lease = (daemon.directory / "networks" / network / "dnsmasq.leases").read_text()
+    left_s = int(lease.split()[0]) - time.time()
+    assert 1700 < left_s <= 1800
+    assert "198.18.20.0/24" in shown("ip", "route", "show", "dev", network)
+    assert (LINKS / network / "address").read_text().strip() == "00:16:3e:77:77:77"
+    assert (LINKS / network / "mtu").read_text().strip() == "1450"
+    assert daemon.state(name)["network"]["eth0"]["mtu"] == 1450
+    found = daemon.out(name, "nslookup", "-type=txt", "hello.lab", gateway(daemon, network))
+    assert "there" in found
+    conf = (daemon.directory / "networks" / network / "dnsmasq.conf").read_text()
+    assert "domain-search,lab,far.lab" in conf
+
+
+def test_dns_modes(daemon: Daemon, launch: Launch, network: str) -> None:
+    name = launch(devices=card(network))
+    daemon.address(name)
+    ask = ("nslookup", f"{name}.lxpy", gateway(daemon, network))
+    assert daemon.exec(name, *ask, check=False).returncode == 0
+    patch(daemon, network, dns__mode="none")
+    assert daemon.exec(name, *ask, check=False).returncode != 0, "nobody answers"
+    patch(daemon, network, dns__mode="dynamic", dns__domain="lab")
+    change(daemon, name, "restart", force=True)
+    daemon.address(name)
+    ask = ("nslookup", f"{name}.lab", gateway(daemon, network))
+    processes.wait_until(
+        lambda: daemon.exec(name, *ask, check=False).returncode == 0, 10, "the name it has chosen"
+    )
+
+
+#: asks for an address on eth1 (RFC 8415: Solicit, client id of type 3, IA_NA), prints the offer
+_SOLICIT = """
+import socket, struct
+hwaddr = bytes.fromhex("HWADDR")
+client = struct.pack("!HHHH", 1, 10, 3, 1) + hwaddr
+wanted = struct.pack("!HHIII", 3, 12, 1, 0, 0)
+link = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+link.settimeout(2)
+number = socket.if_nametoindex("eth1")
+link.bind(("::", 546))
+link.sendto(b"\\x01abc" + client + wanted, ("ff02::1:2", 547, 0, number))
+answer = link.recv(2048)
+place = answer.index(struct.pack("!H", 5) + struct.pack("!H", 24))
+print(socket.inet_ntop(socket.AF_INET6, answer[place + 4 : place + 20]))
+"""
+
+
+def offered(ask: tuple[str, ...]) -> str:
+    """The address that a DHCPv6 server offers, "" when it does not within two seconds."""
+    return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def test_stateful_ipv6(daemon: Daemon, launch: Launch) -> None:
+    if not Path("/proc/sys/net/ipv6/conf").exists():
+        pytest.skip("this host has no IPv6")
+    network = daemon.bridge_name()
+    options = {"ipv4.address": "none", "ipv6.address": "fd42:6:6:6::1/64", "ipv6.nat": "true",
+               "ipv6.dhcp.stateful": "true", "ipv6.dhcp.expiry": "2h",
+               "ipv6.dhcp.ranges": "fd42:6:6:6::50-fd42:6:6:6::60"}  # fmt: skip
+    daemon.api.post("/1.0/networks", {"name": network, "config": options})
+    # Its own DHCP client takes all addresses from eth0 again and again.
+    name = launch(devices=card(network, name="eth1", ipv6__address="fd42:6:6:6::77"))
+    hwaddr = daemon.state(name)["network"]["eth1"]["hwaddr"]
+    ask = ("nsenter", f"--target={daemon.init_pid(name)}", "--net", sys.executable, "-c",
+           _SOLICIT.replace("HWADDR", hwaddr.replace(":", "")))  # fmt: skip
+    processes.wait_until(lambda: offered(ask), 30, "an offer by DHCPv6")
+    assert ipaddress.ip_address(offered(ask)) == ipaddress.ip_address("fd42:6:6:6::77")
+    static = [each for each in daemon.api.get(f"/1.0/networks/{network}/leases")
+              if each["address"] == "fd42:6:6:6::77"]  # fmt: skip
+    assert [each["type"] for each in static] == ["static"]
+    daemon.delete(name)
+    daemon.api.delete(f"/1.0/networks/{network}")
+
+
+def test_external_interface(daemon: Daemon, launch: Launch, network: str) -> None:
+    wire = Wire()
+    try:
+        patch(daemon, network, bridge__external_interfaces=f"{wire.near},ltnone9")
+        assert links([network])[wire.near] == network
+        name = launch(devices=card(network))
+        daemon.address(name)
+        far = str(ipaddress.ip_interface(config(daemon, network)["ipv4.address"]).ip + 200)
+        wire.far("ip", "addr", "add", f"{far}/24", "dev", "far0")
+        assert pings(daemon, name, far)
+        patch(daemon, network, bridge__external_interfaces="")
+        assert links()[wire.near] == ""
+        subprocess.run(["ip", "addr", "add", "198.18.30.1/24", "dev", wire.near], check=True)
+        with pytest.raises(ApiError, match="Only unconfigured network interfaces can be bridged"):
+            patch(daemon, network, bridge__external_interfaces=wire.near)
+        daemon.delete(name)
+    finally:
+        wire.remove()
+
+
+def test_vxlan(daemon: Daemon, launch: Launch) -> None:
+    """A guest reaches what is on the far end of a tunnel, over a wire that knows only its ends."""
+    wire, network = Wire(), f"lv{os.getpid() % 10000}"
+    daemon.bridges.add(network)
+    subprocess.run(["ip", "addr", "add", "198.18.40.1/24", "dev", wire.near], check=True)
+    wire.far("ip", "addr", "add", "198.18.40.2/24", "dev", "far0")
+    try:
+        options = {"ipv4.address": "198.18.41.1/24", "ipv6.address": "none",
+                   "tunnel.t.protocol": "vxlan", "tunnel.t.local": "198.18.40.1",
+                   "tunnel.t.remote": "198.18.40.2", "tunnel.t.id": "7"}  # fmt: skip
+        daemon.api.post("/1.0/networks", {"name": network, "config": options})
+        wire.far("ip", "link", "add", "vx0", "type", "vxlan", "id", "7", "local", "198.18.40.2",
+                 "remote", "198.18.40.1", "dstport", "8472")  # fmt: skip
+        wire.far("ip", "addr", "add", "198.18.41.200/24", "dev", "vx0")
+        wire.far("ip", "link", "set", "vx0", "up", "mtu", "1400")
+        name = launch(devices=card(network))
+        daemon.address(name)
+        assert daemon.state(name)["network"]["eth0"]["mtu"] == 1400
+        assert pings(daemon, name, "198.18.41.200")
+        index = (LINKS / f"{network}-t" / "ifindex").read_text()
+        patch(daemon, network, ipv4__nat="true")
+        assert (LINKS / f"{network}-t" / "ifindex").read_text() == index, "it is left alone"
+        patch(daemon, network, tunnel__t__id="8")
+        assert not pings(daemon, name, "198.18.41.200")
+        daemon.delete(name)
+    finally:
+        daemon.api.delete(f"/1.0/networks/{network}")
+        wire.remove()
+    assert not (LINKS / f"{network}-t").exists()
+
+
+def test_gre(daemon: Daemon) -> None:
+    network = f"lg{os.getpid() % 10000}"
+    daemon.bridges.add(network)
+    options = {"ipv4.address": "none", "ipv6.address": "none", "tunnel.t.protocol": "gre",
+               "tunnel.t.local": "198.18.40.1", "tunnel.t.remote": "198.18.40.2"}  # fmt: skip
+    try:
+        daemon.api.post("/1.0/networks", {"name": network, "config": options})
+    except ApiError as error:
+        assert "kernel lacks a module" in str(error), error
+    else:
+        assert (LINKS / f"{network}-t").exists()
+        daemon.api.delete(f"/1.0/networks/{network}")
+    assert not (LINKS / network).exists() and not (LINKS / f"{network}-t").exists()

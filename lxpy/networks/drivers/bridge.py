@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 import structlog
 
 from lxpy.errors import BadRequest, Conflict, Failed
-from lxpy.networks import addresses, firewall, netlink, sysctls
+from lxpy.networks import addresses, firewall, netlink, sysctls, tunnels
 from lxpy.networks.addresses import Subnet
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.drivers.base import Facts
@@ -57,6 +57,7 @@ class BridgeDriver:
         await net.set_addresses(self.name, [x for x in (bridge.ipv4, bridge.ipv6) if x])
         await net.set_routes(self.name, self._subnets() | self._facts.ports.routes(self.name))
         await self._rejoin()
+        await tunnels.settle(bridge, net, self._facts.interfaces, self._facts.owner)
         await self._join_external(set(old.items("bridge.external_interfaces")))
         await in_thread(
             sysctls.forward,
@@ -120,7 +121,10 @@ class BridgeDriver:
                 await self._facts.netlink.set_master(name, "")
         for name in wanted:
             found = self._facts.interfaces.find(name)
-            if found is not None and any(each.scope == "global" for each in found.addresses):
+            if found is None:
+                _log.warning("external interface not there", network=self.name, interface=name)
+                continue
+            if any(each.scope == "global" for each in found.addresses):
                 raise BadRequest(
                     f'Only unconfigured network interfaces can be bridged: "{name}" has addresses'
                 )
@@ -131,8 +135,10 @@ class BridgeDriver:
         self._up = False
         await self._dnsmasq.stop()
         await firewall.remove(self.name)
-        found = self._facts.interfaces.find(self.name)
-        if found is not None and found.alias == self._facts.owner:
+        facts = self._facts
+        await tunnels.remove(self.name, facts.netlink, facts.interfaces, facts.owner)
+        found = facts.interfaces.find(self.name)
+        if found is not None and found.alias == facts.owner:
             await self._facts.netlink.delete_link(self.name)
 
     async def delete(self) -> None:
