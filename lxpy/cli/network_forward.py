@@ -142,7 +142,7 @@ port = group(forward, "port", "Manage network forward ports.")
 @_address
 @argument("protocol", "<protocol>")
 @argument("listen", "<listen_port(s)>")
-@argument("target", "<target_address>")
+@argument("to", "<target_address>")
 @argument("targets", "[<target_port(s)>]")
 @target_option()
 def add_port(
@@ -151,12 +151,12 @@ def add_port(
     address: str,
     protocol: str,
     listen: str,
-    target: str,
+    to: str,
     targets: str | None,
 ) -> None:
     client, path = _locate(session, network, address)
     found, etag = client.fetch(path)
-    new = {"protocol": protocol, "listen_port": listen, "target_address": target}
+    new = {"protocol": protocol, "listen_port": listen, "target_address": to}
     new |= {"target_port": targets} if targets else {}
     found["ports"] = [*(found["ports"] or []), new]
     _put(client, path, found, etag)

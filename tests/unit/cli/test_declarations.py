@@ -27,6 +27,12 @@ image alias create, image alias delete, image alias list, image alias rename
 network list, network show, network info, network create, network delete, network edit
 network get, network set, network unset, network rename, network attach, network detach
 network list-leases, network attach-profile, network detach-profile
+network forward list, network forward show, network forward create, network forward get
+network forward set, network forward unset, network forward edit, network forward delete
+network forward port add, network forward port remove
+network acl list, network acl show, network acl create, network acl get, network acl set
+network acl unset, network acl edit, network acl delete, network acl rename, network acl show-log
+network acl rule add, network acl rule remove, network peer list, network zone list
 operation list, operation show, operation delete, pause, query, rename, restart
 profile list, profile show, profile get, profile set, profile unset, profile create, profile edit
 profile copy, profile delete, profile rename, profile add, profile remove, profile assign
