@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _socket  # the socket module costs an enum
+import fcntl
 import os
+import struct
 import time
 
 from lxpy.kernel import processes
@@ -11,6 +14,10 @@ from lxpy.kernel.libc import function
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+_SOCK_CLOEXEC = 0o2000000
 
 NEWTIME = 0x00000080
 NEWNS = 0x00020000
@@ -55,6 +62,17 @@ def make_user_namespace(uid_map: Sequence[tuple[int, int, int]],
         processes.send_signal(pidfd, 9)
         os.waitpid(pid, 0)
         os.close(pidfd)
+
+
+def switch_loopback_on() -> None:
+    """Give this network namespace its loopback addresses. Source: netdevice(7)."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _SOCK_CLOEXEC)
+    try:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    except OSError as error:
+        raise OSError(error.errno, f"SIOCSIFFLAGS(lo): {os.strerror(error.errno or 0)}") from error
+    finally:
+        sock.close()
 
 
 def _write(path: str, text: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +144,13 @@ def test_set_and_unset(lxc: Lxc, network: str) -> None:
         assert line in info
     assert "GATEWAY" in lxc("network", "list-leases", network)
     assert subprocess.run(["ip", "link", "show", network], capture_output=True).returncode == 0
+
+
+def test_client_suite(lxd_directory: Path) -> None:
+    """The checks of networks and nics of a script that drives any LXD: SCRIPT LXD_DIR -k REGEX."""
+    script = os.environ.get("LXC_CLIENT_SUITE")
+    if not script:
+        pytest.skip("needs LXC_CLIENT_SUITE, the path of the script")
+    words = [script, lxd_directory, "-k", "network|nic"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout

@@ -49,6 +49,7 @@ def enter_namespaces(userns_fd: int, hostname: str) -> None:
         | namespaces.NEWNET
     )  # fmt: skip
     namespaces.unshare(flags, "namespaces")
+    namespaces.switch_loopback_on()
     processes.set_hostname(hostname)
 
 
