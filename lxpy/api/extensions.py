@@ -95,6 +95,7 @@ _NETWORKS_AND_STORAGE = {
     "custom_volume_snapshot_expiry": "expires_at of snapshots (services.volume_snapshots)",
     "volume_snapshot_scheduling": "snapshots.schedule of volumes (services.volume_schedule)",
     "storage_volume_state": "state of volumes (services.volumes)",
+    "storage_images_delete": "DELETE of volumes of type image (services.volumes)",
     "storage_volatile_initial_source": "volatile.initial_source (storage.pool)",
 }
 _SERVER = {

@@ -191,10 +191,16 @@ class Volumes:
         self._tell("renamed", new, {"old_name": place.name})
 
     async def delete(self, place: Place) -> None:
-        """Delete a custom volume that nobody uses, and its snapshots.
+        """Delete a custom volume that nobody uses, and its snapshots; or an unpacked image.
 
-        Raises NotFound, BadRequest.
+        That is unpacked anew for the next instance. Raises NotFound, BadRequest.
         """
+        if place.kind == VolumeType.IMAGE:
+            await self.get(place)
+            pool = await self._pools.pool(place.pool)
+            await self._pools.storage.delete_image(pool, place.name)
+            self._tell("deleted", place)
+            return
         check_custom(place.kind)
         pool = await self._pools.pool(place.pool)
         async with self._locks.hold(*place.key):

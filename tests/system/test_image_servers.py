@@ -296,3 +296,22 @@ def test_import_of_a_directory(daemon: Daemon, tmp_path: Path) -> None:
     daemon.lxpy("image", "delete", "from-directory")
     done = daemon.lxpy("image", "import", tmp_path, check=False)
     assert done.returncode == 1 and "no metadata.yaml" in done.stderr
+
+
+@pytest.mark.usefixtures("clean")
+def test_unpacked_copy_is_deleted_by_itself(daemon: Daemon, tmp_path: Path) -> None:
+    """The pool's copy goes, the image stays, and is unpacked again for the next instance."""
+    fingerprint = import_image(daemon, busybox.build(tmp_path / "i.tar.gz", "volume"), "volume")
+    source = {"type": "image", "alias": "volume"}
+    first, second = daemon.name(), daemon.name()
+    url = f"/1.0/storage-pools/default/volumes/image/{fingerprint}"
+    daemon.api.post("/1.0/instances", {"name": first, "source": source})
+    assert daemon.api.get(url)["used_by"] == [f"/1.0/images/{fingerprint}"]
+    daemon.lxpy("storage", "volume", "delete", "default", f"image/{fingerprint}")
+    with pytest.raises(ApiError, match="404: Storage pool volume not found"):
+        daemon.api.delete(url)
+    daemon.api.post("/1.0/instances", {"name": second, "source": source})
+    assert daemon.api.get(url)["name"] == fingerprint
+    for name in (first, second):
+        change(daemon, name, "start")
+        assert daemon.out(name, "hostname") == name
