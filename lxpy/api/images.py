@@ -53,6 +53,12 @@ class Image(Struct, kw_only=True):
     update_source: UpdateSource | UnsetType = UNSET
 
 
+class ProjectImage(Image, kw_only=True):
+    """An image in a list of all projects' images."""
+
+    project: str
+
+
 class ImagePut(Struct, kw_only=True):
     """The writable part of an image; what is missing is emptied."""
 

@@ -10,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from lxpy.db.rows import ImageAliasRow, ImageRow
 
 
-async def all_of(session: AsyncSession, project: str) -> Sequence[ImageRow]:
-    """Return the project's images, oldest first."""
-    query = select(ImageRow).where(ImageRow.project == project).order_by(ImageRow.id)
+async def all_of(session: AsyncSession, project: str | None) -> Sequence[ImageRow]:
+    """Return the images of a project, or of all of them, oldest first."""
+    query = select(ImageRow).order_by(ImageRow.id)
+    if project is not None:
+        query = query.where(ImageRow.project == project)
     return (await session.execute(query)).scalars().all()
 
 

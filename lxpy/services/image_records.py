@@ -67,8 +67,8 @@ class ImageRecords:
         async with self._db.read() as session:
             return await image_rows.find(session, project, prefix, public=public)
 
-    async def all_of(self, project: str) -> list[ImageRow]:
-        """Return a project's images, oldest first."""
+    async def all_of(self, project: str | None) -> list[ImageRow]:
+        """Return the images of a project, or of all of them, oldest first."""
         async with self._db.read() as session:
             return list(await queries.all_of(session, project))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from msgspec import UNSET
+from msgspec.structs import asdict
 
 from lxpy.api import images as api
 from lxpy.client.fetch import Unreachable
@@ -99,10 +100,12 @@ class Images:
 
     # Looking at them
 
-    async def everything(self, project: str, viewer: Viewer) -> list[api.Image]:
-        """Return a project's images, oldest first."""
-        rows = await self._records.all_of(project)
-        return [shown(row) for row in rows if viewer.trusted or row.public]
+    async def everything(self, project: str | None, viewer: Viewer) -> list[api.Image]:
+        """Return the images of a project, or of all of them, oldest first."""
+        rows = [row for row in await self._records.all_of(project) if viewer.trusted or row.public]
+        if project is not None:
+            return [shown(row) for row in rows]
+        return [api.ProjectImage(**asdict(shown(row)), project=row.project) for row in rows]
 
     async def get(self, project: str, prefix: str, viewer: Viewer) -> tuple[api.Image, list[Any]]:
         """Return an image, and what its ETag stands for. Raises NotFound, BadRequest."""

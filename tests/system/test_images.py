@@ -517,3 +517,12 @@ def test_prefixes(daemon: Daemon, tmp_path: Path) -> None:
     finally:
         for each in known:
             daemon.api.delete(f"/1.0/images/{each}")
+
+
+def test_images_of_all_projects(daemon: Daemon, fresh: Callable[..., Path]) -> None:
+    fingerprint = import_image(daemon, fresh("everywhere"), "everywhere")
+    found = daemon.api.get("/1.0/images?all-projects=true&recursion=1")
+    assert {each["fingerprint"]: each["project"] for each in found}[fingerprint] == "default"
+    assert f"/1.0/images/{fingerprint}" in daemon.api.get("/1.0/images?all-projects=true")
+    with pytest.raises(ApiError, match="400: Cannot specify a project"):
+        daemon.api.get("/1.0/images?all-projects=true&project=default")

@@ -46,7 +46,7 @@ class Handlers:
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        found = await self._images.everything(http.project(request), _viewer(request))
+        found = await self._images.everything(http.project_or_all(request), _viewer(request))
         return http.listing(request, _PATH, found, name="fingerprint")
 
     async def create(self, request: web.Request) -> web.Response:
