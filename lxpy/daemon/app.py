@@ -114,7 +114,7 @@ class Application:
         self.starter = Starter(
             directories, store, locks, pools, self.disks, self.networks, self.host
         )
-        self.criu = Criu()
+        self.criu = Criu(directories.cache / "criu")
         self.checkpoints = Checkpoints(directories, runtime, self.criu)
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, self.checkpoints, registry,
@@ -281,6 +281,7 @@ class Application:
         self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
         self._spawn(self.images.upkeep.maintain())
+        self._spawn(self.criu.look())
 
     def host_goes_down(self) -> None:
         """Stop instances as each wants it, then everything (SIGPWR)."""

@@ -243,3 +243,29 @@ def test_a_distribution_five_times_in_a_row(
     assert daemon.address(name) == address
     daemon.exec(other, "ping", "-c", "1", "-W", "2", address)
     daemon.exec(name, "getent", "hosts", other)
+
+
+def test_a_criu_that_does_not_work(own_daemon: Daemon, busybox_image: Path, tmp_path: Path) -> None:
+    proof = own_daemon.directory / "cache/criu"
+    processes.wait_until(proof.exists)  # the daemon has tried the one that works
+    own_daemon.stop()
+    proof.unlink()
+    broken = tmp_path / "criu"
+    broken.write_text(
+        """#!/bin/sh
+case $1 in --version) echo Version: 9.0; exit;; esac
+while [ "$1" != --images-dir ]; do shift; done
+echo 'Error (criu/none.c:1): it is broken' >"$2/dump.log"
+exit 1
+"""
+    )
+    broken.chmod(0o755)
+    own_daemon.environment["LXPY_CRIU"] = str(broken)
+    own_daemon.start()
+    import_image(own_daemon, busybox_image, "tiny")
+    create(own_daemon, "tiny", "c1")
+    change(own_daemon, "c1", "start")
+    with pytest.raises(ApiError, match=r"No usable CRIU here: .*it is broken"):
+        change(own_daemon, "c1", "stop", stateful=True, force=False)
+    assert not proof.exists()
+    assert own_daemon.out("c1", "echo", "runs") == "runs"
