@@ -58,11 +58,28 @@ def _cloud_config(value: str) -> None:
         raise InvalidConfig(f"Invalid value: it is not YAML: {problem}") from error
 
 
+def _refused(call: str, reason: str) -> Type:
+    """A key that must stay as it is by default."""
+
+    def check(value: str) -> None:
+        if not is_false(value):
+            raise InvalidConfig(f"Calls of {call} are not carried out for instances: {reason}")
+
+    return Type("bool", check)
+
+
 _PRIORITY = Type("integer", _limit_priority)
 _CLOUD_CONFIG = Type("string", _cloud_config)
 _DENIED = Type("string", syscalls.check_denied)
 _ALLOWED = Type("string", syscalls.check_allowed)
 _POLICY = Type("blob", syscalls.check_policy)
+_BPF = _refused(
+    "bpf", "a BPF program runs in the host's kernel, and what it does cannot be checked"
+)
+_MOUNT = _refused(
+    "mount", "the host's kernel would read a file system of the guest's making: mount it by FUSE "
+    "inside, or add it as a disk"
+)  # fmt: skip
 _ALLOWANCE = Type("string", parse_allowance)
 _RLIMIT = Type("string", parse_rlimit)
 _IDMAP_RAW = Type("blob", idmaps.parse_raw)
@@ -148,12 +165,16 @@ _SECURITY = (
     ConfigKey("security.syscalls.whitelist", _ALLOWED, description="Old security.syscalls.allow"),
     *(ConfigKey(f"security.syscalls.intercept.{name}", BOOL, "false",
                 description=f"Carry out {name} for it where that is safe")
-      for name in ("bpf", "bpf.devices", "mknod", "mount", "mount.shift", "sched_setscheduler",
-                   "setxattr", "sysinfo")),
-    ConfigKey("security.syscalls.intercept.mount.allowed", STRING, live=True,
-              description="Filesystems it may mount"),
-    ConfigKey("security.syscalls.intercept.mount.fuse", STRING, live=True,
-              description="Filesystems it mounts through a FUSE program"),
+      for name in ("mknod", "sched_setscheduler", "setxattr", "sysinfo")),
+    *(ConfigKey(f"security.syscalls.intercept.{name}", _BPF, "false",
+                description="Refused: a BPF program runs in the host's kernel")
+      for name in ("bpf", "bpf.devices")),
+    *(ConfigKey(f"security.syscalls.intercept.{name}", _MOUNT, "false",
+                description="Refused: the host's kernel would read a guest's file system")
+      for name in ("mount", "mount.shift")),
+    *(ConfigKey(f"security.syscalls.intercept.{name}", _MOUNT,
+                description="Refused as security.syscalls.intercept.mount is")
+      for name in ("mount.allowed", "mount.fuse")),
 )  # fmt: skip
 _OTHERS = (
     ConfigKey("cluster.evacuate", choice("auto", "migrate", "live-migrate", "stop"), "auto",
@@ -223,7 +244,6 @@ INSTANCE_KEYS: Keys = table(
 _WITHOUT_EFFECT = (
     "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
     "limits.network.priority", "migration.incremental.memory", "nvidia.",
-    "security.syscalls.intercept.",
 )  # fmt: skip
 
 

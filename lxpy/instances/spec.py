@@ -14,7 +14,7 @@ from lxpy.instances.limits import Host, build_limits
 from lxpy.instances.model import Instance
 from lxpy.instances.rawlxc import RawLxc
 from lxpy.instances.rlimits import rlimits
-from lxpy.instances.syscalls import build_policy
+from lxpy.instances.syscalls import build_policy, intercepted
 from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
 
 INIT = ("/sbin/init",)
@@ -73,6 +73,7 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
         rlimits={**rlimits(config), **raw.rlimits},
         sysctls=sysctls,
         seccomp="" if raw.no_seccomp else build_policy(config),
+        intercept=intercepted(config),
         caps_drop=tuple(sorted(raw.dropped)),
         control_files=tuple(raw.control_files),
         lxcfs=host.lxcfs,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lxpy.kernel.libc import prctl
+import ctypes
+import struct
+
+from lxpy.kernel.libc import _libc, function, prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,3 +43,16 @@ def drop_bounding(capabilities: Iterable[int]) -> None:
     """Remove `capabilities` from the bounding set, which no exec can bring back."""
     for number in capabilities:
         prctl(f"PR_CAPBSET_DROP {number}", PR_CAPBSET_DROP, number)
+
+
+def act_as(uid: int, gid: int, capability: int) -> None:
+    """Make files as `uid`:`gid` from now on, with one capability and no other."""
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
+    header = struct.pack("<Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    data = ctypes.create_string_buffer(24)
+    function("capget", "this thread", header, data)
+    words = list(struct.unpack("<6I", data.raw))
+    words[0], words[3] = 0, 0
+    words[3 * (capability // 32)] = 1 << capability % 32
+    function("capset", "this thread", header, struct.pack("<6I", *words))

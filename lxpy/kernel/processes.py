@@ -125,6 +125,16 @@ def set_name(name: str) -> None:
     prctl("PR_SET_NAME", PR_SET_NAME, name.encode()[:15])
 
 
+def set_title(title: str) -> None:
+    """Change what /proc/PID/cmdline shows, within the room that there was at exec."""
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end of proc(5)
+    if 0 < start < end:
+        text = title.encode()[: end - start - 1]
+        ctypes.memmove(start, text + bytes(end - start - len(text)), end - start)
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends: restored containers need it."""
     prctl("PR_SET_CHILD_SUBREAPER", PR_SET_CHILD_SUBREAPER, 1)

@@ -25,7 +25,7 @@ LD_ABS, AND, JA, JEQ, JGT, JGE, JSET, RET = 0x20, 0x54, 0x05, 0x15, 0x25, 0x35, 
 OFFSET_NR, OFFSET_ARCH, OFFSET_ARGS = 0, 4, 16
 
 #: machine -> the audit numbers of the instruction sets that its kernel runs, with our table's name
-_ARCHITECTURES = {
+ARCHITECTURES = {
     "x86_64": ((0xC000003E, "x86_64"), (0x40000003, "i386")),
     "aarch64": ((0xC00000B7, "aarch64"),),
 }
@@ -47,7 +47,7 @@ def assemble(text: str) -> bytes:
     Raises ValueError when a call has no number on this machine, or init could not be executed.
     """
     policy = parse(text)
-    tables = _ARCHITECTURES.get(MACHINE, ())
+    tables = ARCHITECTURES.get(MACHINE, ())
     _check(policy, [table for _, table in tables])
     allows_all = policy.default == ALLOW and policy.compat and not policy.rejects_force_umount
     if not tables or (allows_all and not policy.rules):

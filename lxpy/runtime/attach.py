@@ -15,7 +15,7 @@ import struct
 
 from lxpy.kernel import namespaces, processes
 from lxpy.kernel.libc import syscall
-from lxpy.runtime import frames, phases, terminal
+from lxpy.runtime import frames, intercept, phases, terminal
 from lxpy.runtime.launch import StepFailed
 from lxpy.runtime.phases import Report
 from lxpy.runtime.steps import confine
@@ -117,7 +117,9 @@ class Command:
                 self._executed()
                 return
             news, fd = received
-            if fd >= 0:
+            if "listener" in news:
+                intercept.start(self.supervisor, fd, self.supervisor.containers[self.name])
+            elif fd >= 0:
                 self.kept["pty"] = fd
             if "missing" in news:
                 self.not_executed = True
@@ -200,7 +202,12 @@ def _join(spec: ExecSpec, container: Container, pidfd: int, report: Report,
     report.begin(f"working directory {spec['cwd']}")
     os.chdir(spec["cwd"] or "/")
     report.begin("confine")
-    confine.confine_command(container.program, container.caps_drop, privileged=container.privileged)
+    confine.confine_command(
+        container.program,
+        container.caps_drop,
+        report if container.notifies else None,
+        privileged=container.privileged,
+    )
     os.setgroups([])
     os.setresgid(spec["gid"], spec["gid"], spec["gid"])
     os.setresuid(spec["uid"], spec["uid"], spec["uid"])

@@ -228,6 +228,17 @@ class Group:
                 continue  # a group that has gone
         return found
 
+    def memory(self) -> tuple[int, int]:
+        """Return the limit of memory (0: none) and what is used, in bytes."""
+        if "memory" in self.layout.v1:
+            base = self._base("memory")
+            limit = int(read(f"{base}/memory.limit_in_bytes"))
+            return (limit if limit < 1 << 60 else 0), int(read(f"{base}/memory.usage_in_bytes"))
+        if "memory" not in self.layout.v2_controllers:
+            return 0, 0
+        text = read(f"{self.v2}/memory.max").strip()
+        return (0 if text == "max" else int(text)), int(read(f"{self.v2}/memory.current"))
+
     def open_exec(self) -> int:
         """Open the group of executed commands."""
         return os.open(f"{self.v2}/p/.lxc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -34,6 +34,7 @@ class Plan:
         "disks",
         "gid",
         "group",
+        "notifies",
         "notify",
         "program",
         "report_fd",
@@ -45,13 +46,14 @@ class Plan:
     )
 
     def __init__(
-        self, spec: Spec, group: Group, stage: str, program: bytes, *, report_fd: int, slave: int,
-        notify: int, userns_fd: int,
+        self, spec: Spec, group: Group, stage: str, program: bytes, *, notifies: bool,
+        report_fd: int, slave: int, notify: int, userns_fd: int,
     ) -> None:  # fmt: skip
         self.spec = spec
         self.group = group
         self.stage = stage
         self.program = program
+        self.notifies = notifies
         self.report_fd = report_fd
         self.slave = slave
         self.notify = notify
@@ -99,7 +101,8 @@ def start(plan: Plan, report: Report) -> None:
     report.begin("rootfs")
     mounts.make_private()
     mount_steps.enter_scratch(plan.stage)
-    root = mount_steps.mount_rootfs(spec["rootfs"], plan.userns_fd, uid, gid)
+    nodes = "mknod" in spec["intercept"]
+    root = mount_steps.mount_rootfs(spec["rootfs"], plan.userns_fd, uid, gid, nodes=nodes)
     mount_steps.make_mount_points(root, uid, gid)
     seen = guest.inspect(root, spec["init"][0])
     report.begin("/dev")
@@ -208,5 +211,5 @@ def _init(plan: Plan, report: Report, seen: guest.Guest, *, legacy: bool) -> NoR
     environment = identity.environment(spec, extra)
     # Told before the filter is set: it may deny what telling needs.
     report.about_to_exec()
-    confine.confine_init(spec, plan.program)
+    confine.confine_init(spec, plan.program, report if plan.notifies else None)
     os.execve(spec["init"][0], spec["init"], environment)

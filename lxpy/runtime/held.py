@@ -6,7 +6,7 @@ import _socket
 import os
 import struct
 
-from lxpy.kernel import bpf, processes, seccomp
+from lxpy.kernel import bpf, policy, processes, seccomp
 from lxpy.runtime import terminal
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ _NOTIFY_BYTES = 8192
 _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
 _JOURNALED = (
     *("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count"),
-    *("starting", "privileged", "devices", "seccomp", "caps_drop", "rlimits", "idmap"),
+    *("starting", "privileged", "devices", "seccomp", "caps_drop", "rlimits", "idmap", "intercept"),
     *("console_log", "console_log_bytes"),
 )
 
@@ -35,9 +35,9 @@ class Container:
 
     __slots__ = (
         "caps_drop", "cgroup_id", "console", "console_log", "console_log_bytes", "devices",
-        "end", "group", "idmap", "killed", "name", "notify", "pid", "pidfd", "privileged",
-        "program", "ready", "restart_count", "rlimits", "seccomp", "shutdown", "start_time",
-        "started_at", "starting", "waiting",
+        "end", "group", "idmap", "intercept", "killed", "name", "notifies", "notify", "pid",
+        "pidfd", "privileged", "program", "ready", "restart_count", "rlimits", "seccomp",
+        "shutdown", "start_time", "started_at", "starting", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
@@ -55,11 +55,13 @@ class Container:
         self.devices: list[Device] = []  # those it may open beside the standard ones
         self.seccomp = seccomp.DEFAULT
         self.caps_drop: list[int] = []
+        self.intercept: list[str] = []
         self.rlimits: dict[str, list[int]] = {}
         self.idmap: list[Any] = []
         self.console_log = ""
         self.console_log_bytes = 0
         self.program = b""
+        self.notifies = False  # whether the filter hands calls to us
         self.console: Terminal | None = None
         self.notify: _socket.socket | None = None
         self.killed = False
@@ -73,6 +75,7 @@ class Container:
         self.devices = [(n["kind"], n["major"], n["minor"]) for n in spec["nodes"]]
         self.seccomp = spec["seccomp"]
         self.caps_drop = spec["caps_drop"]
+        self.intercept = spec["intercept"]
         self.rlimits = spec["rlimits"]
         self.idmap = list(spec["idmap"])
         self.console_log = spec["console_log"]
@@ -82,10 +85,15 @@ class Container:
     def assemble(self) -> None:
         """Build the seccomp filter. Raises ValueError for an unknown call."""
         self.program = seccomp.assemble(self.seccomp) if self.seccomp else b""
+        self.notifies = bool(self.program) and policy.parse(self.seccomp).notifies
 
     def restrict_devices(self) -> None:
-        """Let a container without a user namespace open its own devices alone. Raises OSError."""
-        if not self.privileged or self.idmap:
+        """Let a container that can have nodes of any device open its own alone. Raises OSError.
+
+        One without a user namespace makes them itself, another may have its image's on a root file
+        system where nodes count.
+        """
+        if (not self.privileged or self.idmap) and "mknod" not in self.intercept:
             return
         fd = os.open(self.group.v2, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -7,7 +7,7 @@ import os
 import time
 
 from lxpy.kernel import namespaces, processes
-from lxpy.runtime import child, frames, held, phases, terminal
+from lxpy.runtime import child, frames, held, intercept, phases, terminal
 from lxpy.runtime.steps import identity
 
 TYPE_CHECKING = False
@@ -116,6 +116,7 @@ class Start:
         assert self.container.notify is not None
         plan = child.Plan(
             self.spec, self.group, self.supervisor.stage, self.container.program,
+            notifies=self.container.notifies,
             report_fd=theirs.fileno(), slave=self.container.console.slave,
             notify=self.container.notify.fileno(), userns_fd=userns,
         )  # fmt: skip
@@ -152,14 +153,16 @@ class Start:
             if received is None:
                 self._child_done()
                 return
-            self._hear(received[0])
+            self._hear(*received)
 
-    def _hear(self, news: dict[str, Any]) -> None:
+    def _hear(self, news: dict[str, Any], fd: int) -> None:
         self.steps += news.get("steps", [])
         if "pid" in news:
             self._born(news["pid"], legacy=news["legacy"])
         elif "exec" in news:
             self._executing = True
+        elif "listener" in news:
+            intercept.start(self.supervisor, fd, self.container)
         elif "failed" in news:
             self._executing = False
             self.failure = StepFailed(news["step"], news["failed"], news["errno"])

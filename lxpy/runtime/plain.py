@@ -78,6 +78,7 @@ class Spec(TypedDict):
     rlimits: dict[str, list[int]]
     sysctls: dict[str, str]
     seccomp: str
+    intercept: list[str]
     caps_drop: list[int]
     control_files: list[list[str]]
     lxcfs: str | None

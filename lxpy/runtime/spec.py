@@ -107,6 +107,7 @@ class Spec:
     `name` is unique on the host ("c1", "project_c1"): cgroup, logs and messages bear it.
     `caps_drop` are numbers of capabilities, beside those that no instance has; `control_files` are
     written after the limits, named "cgroup2/memory.high", or "cgroup/..." of version 1.
+    `intercept` names what is carried out for it, see `lxpy.runtime.intercept`.
     `seccomp` is a policy as `lxpy.kernel.policy` reads it, "" for none.
     """
 
@@ -127,6 +128,7 @@ class Spec:
     rlimits: dict[str, tuple[int, int]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     seccomp: str = DEFAULT
+    intercept: tuple[str, ...] = ()
     caps_drop: tuple[int, ...] = ()
     control_files: tuple[tuple[str, str], ...] = ()
     lxcfs: str | None = None

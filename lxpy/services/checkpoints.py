@@ -19,11 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lxpy.errors import BadRequest, LxpyError
+from lxpy.errors import BadRequest, LxpyError, NotSupported
 from lxpy.instances import rawlxc
 from lxpy.instances.devices import disk
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
+from lxpy.instances.syscalls import intercepted
 from lxpy.runtime import criu
 from lxpy.runtime.checkpoint import Dump, dismiss
 from lxpy.runtime.container import Runtime
@@ -74,6 +75,11 @@ class Checkpoints:
         When the block raises they go on, and nothing is left. Raises Failed, NotSupported,
         BadRequest.
         """
+        if calls := intercepted(instance.expanded_config):
+            raise NotSupported(
+                f"The memory of {instance.name} cannot be saved: calls of {', '.join(calls)} are "
+                "carried out for it (security.syscalls.intercept.*)"
+            )
         program = await self._program.find()
         new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
         targets = frozenset(

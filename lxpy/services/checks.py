@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lxpy.api import checkpoints as api
 from lxpy.errors import BadRequest, NotSupported
+from lxpy.instances.syscalls import intercepted
 from lxpy.runtime.blockers import Blocker
 from lxpy.runtime.container import Runtime, StartFailed
 from lxpy.services.criu import Criu
@@ -31,6 +32,10 @@ class Checks:
         if not instance.flag("security.live", default=True):
             remedy = "unset security.live and restart the instance"
             found.append(Blocker(0, "", "security.live is false", remedy))
+        if calls := intercepted(instance.expanded_config):
+            reason = f"calls of {', '.join(calls)} are carried out for it"
+            remedy = "unset security.syscalls.intercept.* and restart the instance"
+            found.append(Blocker(0, "", reason, remedy))
         try:
             await self._criu.find()
         except NotSupported as error:

@@ -32,7 +32,7 @@ _LXC_FEATURES = {
     "network_veth_router": False,
     "pidfd": True,
     "seccomp_allow_deny_syntax": True,
-    "seccomp_notify": False,
+    "seccomp_notify": True,
     "seccomp_proxy_send_notify_fd": False,
 }
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from tests.support import processes
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch, change
 from tests.support.hosted import launch_hosted, python
+from tests.support.processes import wait_until
 
 #: makes system calls and tells what came of them
 CALLS = """
@@ -175,3 +179,132 @@ def test_lines_that_would_give_a_privileged_instance_the_host(
         change(daemon, name, "start")
     set_keys(daemon, name, {"security.privileged": ""})
     change(daemon, name, "start")
+
+
+INTERCEPTED = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def tell(name, call):
+    try:
+        print(name, call())
+    except OSError as error:
+        print(name, "errno", error.errno)
+def node(path, kind, major, minor):
+    os.mknod(path, kind | 0o666, os.makedev(major, minor))
+    try:
+        with open(path, "rb+", buffering=0) as file:
+            return file.write(b"x")
+    finally:
+        os.unlink(path)
+place = sys.argv[1]
+tell("null", lambda: node(place + "/null", 0o020000, 1, 3))
+tell("relative", lambda: (os.chdir(place), node("zero", 0o020000, 1, 5))[1])
+tell("kmsg", lambda: node(place + "/kmsg", 0o020000, 1, 11))
+tell("disk", lambda: node(place + "/disk", 0o060000, 8, 0))
+tell("fifo", lambda: (os.mkfifo(place + "/fifo"), os.unlink(place + "/fifo"))[1])
+os.makedirs(place + "/d")
+tell("opaque", lambda: os.setxattr(place + "/d", "trusted.overlay.opaque", b"y"))
+tell("trusted", lambda: os.setxattr(place + "/d", "trusted.other", b"y"))
+os.rmdir(place + "/d")
+tell("fifo-priority", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
+tell("policy", lambda: os.sched_getscheduler(0))
+if os.getuid() == 0:
+    os.setresuid(1000, 1000, 1000)
+    tell("user", lambda: node("/tmp/user", 0o020000, 1, 3))
+"""
+
+
+def intercepted(daemon: Daemon, name: str, place: str = "/root") -> dict[str, str]:
+    words = ("/usr/bin/python3", "-I", "-S", "-c", INTERCEPTED, place)
+    return dict(line.split(None, 1) for line in daemon.out(name, *words).splitlines())
+
+
+def real_time(daemon: Daemon, name: str) -> None:
+    """Give an instance real time where the kernel shares it out among groups; it has none."""
+    for group in (daemon.cgroup, f"{daemon.cgroup}/{name}"):
+        file = Path("/sys/fs/cgroup/cpu", group, "cpu.rt_runtime_us")
+        if file.exists():
+            file.write_text("10000")
+
+
+def test_calls_that_are_carried_out(daemon: Daemon, launch: Launch) -> None:
+    keys = ("mknod", "setxattr", "sched_setscheduler")
+    config = {f"security.syscalls.intercept.{key}": "true" for key in keys}
+    name, plain = launch_hosted(launch, config=config), launch_hosted(launch)
+    eperm = "errno 1"
+    refusing = {
+        "null": eperm, "relative": eperm, "kmsg": eperm, "disk": eperm, "fifo": "None",
+        "opaque": eperm, "trusted": eperm, "fifo-priority": eperm, "policy": "0", "user": eperm,
+    }  # fmt: skip
+    assert intercepted(daemon, plain) == refusing
+    real_time(daemon, name)
+    granted = {"null": "1", "relative": "1", "fifo-priority": "None", "policy": "1"}
+    found = intercepted(daemon, name)
+    opaque = found.pop("opaque")
+    assert found == {k: v for k, v in (refusing | granted).items() if k != "opaque"}
+    assert opaque in ("None", "errno 95")  # the pool's own overlay keeps the attribute to itself
+    # On file systems that nodes do not count on, they can be made and not be used.
+    assert intercepted(daemon, name, "/dev/shm")["null"] in (eperm, "errno 13")
+    # Who has made a user namespace is root there, and of no account here.
+    inner = ("unshare", "-Ur", "/bin/busybox", "mknod", "/tmp/inner", "c", "1", "3")
+    assert daemon.exec(name, *inner, check=False).returncode
+    # Init's own descendants are under the same filter.
+    script = "mknod /root/by-init c 1 3"
+    daemon.exec(name, "sh", "-c", f"echo '{script}' >/etc/rc.local")
+    change(daemon, name, "restart", force=True)
+    wait_until(
+        lambda: daemon.exec(name, "test", "-c", "/root/by-init", check=False).returncode == 0
+    )
+    owner = daemon.out(name, "stat", "-c", "%u:%g:%a", "/root/by-init")
+    assert owner == "0:0:644"
+    # A node that is none of those counts for nothing, wherever it comes from.
+    places = (daemon.directory / "storage-pools/default").glob("**/root/by-init")
+    os.mknod(next(places).with_name("smuggled"), 0o020666, os.makedev(1, 1))
+    change(daemon, name, "restart", force=True)
+    assert daemon.exec(name, "dd", "if=/root/smuggled", "count=1", check=False).returncode
+    assert daemon.exec(name, "sh", "-c", "echo x >/root/by-init").returncode == 0
+
+
+def test_who_carries_calls_out_ends_with_those_who_ask(daemon: Daemon, launch: Launch) -> None:
+    def helpers() -> int:
+        return len(processes.matching("lxpy-intercept"))
+
+    before = helpers()
+    name = launch(config={"security.syscalls.intercept.mknod": "true"})
+    assert helpers() == before + 1
+    daemon.exec(name, "true")
+    wait_until(lambda: helpers() == before + 1)
+    # They work for a new supervisor's instances, and without one.
+    os.kill(daemon.supervisor, signal.SIGKILL)
+    wait_until(lambda: bool(daemon.supervisors))
+    daemon.exec(name, "mknod", "/root/n", "c", "1", "3")
+    assert daemon.lxpy("snapshot", name, "--stateful", check=False).returncode
+    change(daemon, name, "stop")
+    wait_until(lambda: helpers() == before)
+
+
+def test_sysinfo_is_the_instances_own(daemon: Daemon, launch: Launch) -> None:
+    program = """
+import ctypes, struct
+data = ctypes.create_string_buffer(112)
+ctypes.CDLL(None).sysinfo(data)
+found = struct.unpack("=q3Q6QHH4x2QI4x", data.raw)
+print(found[4] * found[14] >> 20, found[10], found[0])
+"""
+    config = {"security.syscalls.intercept.sysinfo": "true", "limits.memory": "200MiB"}
+    name = launch_hosted(launch, config=config)
+    memory, count, uptime = map(int, python(daemon, name, program).split())
+    assert memory == 200 and 1 < count < 50 and uptime < 60
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mount", "true"), ("mount.allowed", "ext4"), ("mount.fuse", "ext4=fuse2fs"),
+     ("mount.shift", "true"), ("bpf", "true"), ("bpf.devices", "true")],
+)  # fmt: skip
+def test_calls_that_are_not_carried_out(
+    daemon: Daemon, launch: Launch, key: str, value: str
+) -> None:
+    name = launch(start=False)
+    text = refused(daemon, name, {f"security.syscalls.intercept.{key}": value})
+    assert "not carried out for instances: " in text

@@ -9,6 +9,7 @@ from lxpy.kernel import caps, processes, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lxpy.runtime.phases import Report
     from lxpy.runtime.plain import Spec
 
 _NOFILE_SOFT = 1024  # the kernel's own default: programs that use select(2) count on it
@@ -62,21 +63,35 @@ def reset_oom_score() -> None:
         pass  # lowering needs CAP_SYS_RESOURCE; raising always works
 
 
-def confine_init(spec: Spec, program: bytes) -> None:
-    """Give up what PID 1 shall never have. No system call of ours may follow but exec."""
+def confine_init(spec: Spec, program: bytes, report: Report | None) -> None:
+    """Give up what PID 1 shall never have. No system call of ours may follow but exec.
+
+    With `report`, what hears of the calls that are carried out for it is handed to the supervisor.
+    """
     processes.new_session_keyring()
     caps.drop_bounding(_dropped(spec["caps_drop"], privileged=spec["privileged"]))
     os.umask(_DEFAULT_UMASK)
     processes.reset_signals()
-    seccomp.install(program)
+    _install(program, report)
 
 
-def confine_command(program: bytes, caps_drop: list[int], *, privileged: bool) -> None:
+def confine_command(
+    program: bytes, caps_drop: list[int], report: Report | None, *, privileged: bool
+) -> None:
     """Do the same for an executed command: nothing of it is inherited from PID 1."""
     processes.new_session_keyring()
     caps.drop_bounding(_dropped(caps_drop, privileged=privileged))
     os.umask(_DEFAULT_UMASK)
-    seccomp.install(program)
+    _install(program, report)
+
+
+def _install(program: bytes, report: Report | None) -> None:
+    if report is None:
+        seccomp.install(program)
+        return
+    listener = seccomp.install_with_listener(program)
+    report.send_descriptor(listener, listener=True)
+    os.close(listener)
 
 
 def _dropped(more: list[int], *, privileged: bool) -> list[int]:

@@ -46,12 +46,15 @@ def place(index: int) -> str:
     return f"disk{index}"
 
 
-def mount_rootfs(rootfs: Rootfs, userns_fd: int, uid: int, gid: int) -> Confined:
-    """Mount the rootfs at ROOT, ids mapped and nodev, and return it opened."""
+def mount_rootfs(
+    rootfs: Rootfs, userns_fd: int, uid: int, gid: int, *, nodes: bool = False
+) -> Confined:
+    """Mount the rootfs at ROOT, ids mapped, and return it opened; nodev unless `nodes` count."""
+    flags = 0 if nodes else mounts.NODEV
     if rootfs["type"] == "overlay":
-        fd = _overlay(rootfs["lower"], rootfs["root"], userns_fd, uid, gid)
+        fd = _overlay(rootfs["lower"], rootfs["root"], userns_fd, uid, gid, flags)
     else:
-        fd = idmapped(rootfs["path"], userns_fd, mounts.NODEV)
+        fd = idmapped(rootfs["path"], userns_fd, flags)
     mounts.attach(fd, "rootfs", path=ROOT)
     os.close(fd)
     return Confined.at(ROOT)
@@ -73,7 +76,7 @@ def idmapped(path: str, userns_fd: int, flags: int, *, recursive: bool = False) 
     return fd
 
 
-def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int) -> int:
+def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int, flags: int) -> int:
     layers = [idmapped(each, userns_fd, mounts.RDONLY | mounts.NODEV) for each in lower]
     writable = idmapped(root, userns_fd, mounts.NODEV)
     try:
@@ -81,11 +84,11 @@ def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int) ->
         # silently becomes read-only.
         with file_owner(uid, gid):
             try:
-                fd = _stack(layers, writable, OVERLAY_OPTIONS)
+                fd = _stack(layers, writable, OVERLAY_OPTIONS, flags)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
-                fd = _stack(layers, writable, OVERLAY_WITHOUT_INDEX)
+                fd = _stack(layers, writable, OVERLAY_WITHOUT_INDEX, flags)
     finally:
         for each in (*layers, writable):
             os.close(each)
@@ -94,7 +97,7 @@ def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int) ->
     return fd
 
 
-def _stack(layers: list[int], writable: int, options: dict[str, str]) -> int:
+def _stack(layers: list[int], writable: int, options: dict[str, str], flags: int) -> int:
     fs = mounts.start("overlay")
     upper = os.open("upper", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
     work = os.open("work", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
@@ -106,15 +109,15 @@ def _stack(layers: list[int], writable: int, options: dict[str, str]) -> int:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
-        return _stack_by_path(layers, writable, options)
+        return _stack_by_path(layers, writable, options, flags)
     else:
-        return _finish(fs, options)
+        return _finish(fs, options, flags)
     finally:
         for each in (fs, upper, work):
             os.close(each)
 
 
-def _stack_by_path(layers: list[int], writable: int, options: dict[str, str]) -> int:
+def _stack_by_path(layers: list[int], writable: int, options: dict[str, str], flags: int) -> int:
     """Stack on kernels (before 6.13) whose overlayfs takes attached paths alone.
 
     All of it stays in this mount namespace, and the paths are gone afterwards.
@@ -131,17 +134,17 @@ def _stack_by_path(layers: list[int], writable: int, options: dict[str, str]) ->
         mounts.configure(fs, "lowerdir", ":".join(below))
         mounts.configure(fs, "upperdir", f"{top}/upper")
         mounts.configure(fs, "workdir", f"{top}/work")
-        return _finish(fs, options)
+        return _finish(fs, options, flags)
     finally:
         os.close(fs)
         for path in attached:
             mounts.unmount(path, mounts.MNT_DETACH)
 
 
-def _finish(fs: int, options: dict[str, str]) -> int:
+def _finish(fs: int, options: dict[str, str], flags: int) -> int:
     for key, value in options.items():
         mounts.configure(fs, key, value)
-    return mounts.finish(fs, "overlay", mounts.NODEV)
+    return mounts.finish(fs, "overlay", flags)
 
 
 def make_mount_points(root: Confined, uid: int, gid: int) -> None:
