@@ -71,6 +71,9 @@ _INSTANCES = {
 _SNAPSHOTS = {
     "container_incremental_copy": "refresh of copies (services.copies)",
     "container_only_migration": "instance_only of copies (services.copies)",
+    "container_push": "migration in mode push (services.migration_sink)",
+    "container_push_target": "target of a migration (services.migration_source)",
+    "instance_allow_inconsistent_copy": "files that vanish (services.migration_source)",
     "snapshot_expiry": "expires_at, snapshots.expiry (services.snapshots)",
     "snapshot_expiry_creation": "expires_at of POST (services.snapshots)",
     "snapshot_schedule_aliases": "@daily and others (instances.snapshots)",

@@ -59,6 +59,9 @@ class InstanceSource(Struct, kw_only=True):
     container_only: bool = False
     refresh: bool = False
     allow_inconsistent: bool = False
+    operation: str = ""
+    secrets: dict[str, str] | None = None
+    base_image: str = field(name="base-image", default="")
 
 
 class InstancesPost(InstancePut, kw_only=True):
@@ -71,14 +74,26 @@ class InstancesPost(InstancePut, kw_only=True):
     start: bool = False
 
 
+class MigrationTarget(Struct, kw_only=True):
+    """A server that waits to be sent something: where, its sockets' secrets, its certificate."""
+
+    operation: str = ""
+    websockets: dict[str, str] | None = None
+    certificate: str = ""
+
+
 class InstancePost(Struct, kw_only=True):
     """A new name, or a migration."""
 
     name: str = ""
     migration: bool = False
     live: bool = False
+    instance_only: bool = False
+    container_only: bool = False
+    allow_inconsistent: bool = False
     pool: str = ""
     project: str = ""
+    target: MigrationTarget | None = None
 
 
 class InstanceStatePut(Struct, kw_only=True):

@@ -46,7 +46,7 @@ class Fetcher:
 
     def __init__(self, agent: str, certificate: str = "") -> None:
         self._agent = agent
-        self._trust = _pinned(certificate) if certificate else True
+        self._trust = pinned(certificate) if certificate else True
 
     async def read(self, url: str, max_bytes: int) -> bytes:
         """Return a file whole. Raises Failed when it is larger than `max_bytes`."""
@@ -133,7 +133,7 @@ class Parts:
             raise Unreachable(self._url, f"the connection broke: {error}") from error
 
 
-def _pinned(certificate: str) -> aiohttp.Fingerprint:
+def pinned(certificate: str) -> aiohttp.Fingerprint:
     """Return what believes in one certificate. Raises BadRequest."""
     try:
         der = ssl.PEM_cert_to_DER_cert(certificate.strip())

@@ -52,6 +52,7 @@ from lxpy.services.shelf import Shelf
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.snapshotmounts import SnapshotMounts
 from lxpy.services.snapshots import Snapshots
+from lxpy.services.staging import Staging
 from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
 from lxpy.services.storage import Pools
@@ -146,6 +147,7 @@ class Application:
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
             power=self.power, runtime=runtime, views=self.views, settings=self.settings,
         )  # fmt: skip
+        self.staging = Staging(directories.transfers, pools.storage)
         shelf = Shelf(self.db, BackupFiles(directories.backups))
         self.backups = Backups(
             self.db, shelf, store, locks, self.exports, registry,
@@ -251,6 +253,7 @@ class Application:
             await self.backups.start()
         await self.lxcfs.start()
         await self.checkpoints.start()
+        await self.staging.start()
         held = await self.runtime.connect()
         await self.startup.adopt(held, complete=complete)
         if complete:

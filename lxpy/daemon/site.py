@@ -28,6 +28,7 @@ from lxpy.daemon.routes import (
     snapshots,
     storage,
 )
+from lxpy.services import migration_sink
 from lxpy.services.bulk import Bulk
 from lxpy.services.checks import Checks
 from lxpy.services.console import Consoles
@@ -39,6 +40,7 @@ from lxpy.services.increments import Increments
 from lxpy.services.logs import Logs
 from lxpy.services.memory import Memory
 from lxpy.services.metadata import InstanceMetadata
+from lxpy.services.migration_source import MigrationSource
 from lxpy.services.publish import Publish
 from lxpy.services.recovery import Recovery
 from lxpy.services.sftp import Sftp
@@ -92,12 +94,21 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
 
 def _instances(app: Application) -> instances.Services:
     creation = _creation(app)
+    sink = migration_sink.Parts(
+        store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
+        pools=app.pools, power=app.power, creation=creation, files=app.snapshot_files,
+        staging=app.staging, registry=app.registry,
+    )  # fmt: skip
     increments = Increments(
         app.store, app.journal, app.pools, app.profiles, app.snapshot_files, app.restoring
     )
     return instances.Services(
         instances=app.instances,
         creation=creation,
+        source=MigrationSource(
+            app.store, app.exports, app.power, app.staging, app.pools.storage, app.registry
+        ),
+        sink=migration_sink.MigrationSink(sink),
         imports=Imports(
             store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
             pools=app.pools, creation=creation, increments=increments, registry=app.registry,

@@ -42,9 +42,13 @@ class WebChannel:
         await self._socket.close()
 
 
-async def accept(request: web.Request) -> tuple[web.WebSocketResponse, WebChannel]:
+async def accept(
+    request: web.Request, *, pings: bool = True
+) -> tuple[web.WebSocketResponse, WebChannel]:
     """Upgrade a request. Raises BadRequest when it does not ask for that."""
-    socket = web.WebSocketResponse(heartbeat=PING_S * 3, max_msg_size=64 << 20, timeout=2.0)
+    socket = web.WebSocketResponse(
+        heartbeat=PING_S * 3 if pings else None, max_msg_size=64 << 20, timeout=2.0
+    )
     if not socket.can_prepare(request):
         raise BadRequest("Bad Request: this endpoint takes websockets only")
     await socket.prepare(request)

@@ -49,6 +49,8 @@ class Operation:
         self.session = session
         self.kind = kind
         self.may_cancel = may_cancel
+        #: whether who is connected is asked now and then whether it is still there
+        self.pings = True
         self.status = Status.PENDING
         self.err = ""
         self.metadata: dict[str, Any] = {}
@@ -210,6 +212,23 @@ class Registry:
             session=session, may_cancel=False, kind="websocket",
         )  # fmt: skip
         operation.metadata = {**(metadata or {}), "fds": dict(session.secrets)}
+        self._operations[operation.id] = operation
+        operation.begin(session.run)
+        return operation
+
+    def meet(
+        self, description: str, session: Session, *, project: str, resources: Resources
+    ) -> Operation:
+        """Start a session that another server connects to; metadata are the sockets' secrets.
+
+        That server may be busy and answer no pings.
+        """
+        operation = Operation(
+            self, description, project=project, resources=_both(resources), session=session,
+            may_cancel=True, kind="websocket",
+        )  # fmt: skip
+        operation.metadata = dict(session.secrets)
+        operation.pings = False
         self._operations[operation.id] = operation
         operation.begin(session.run)
         return operation

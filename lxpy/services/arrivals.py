@@ -40,7 +40,7 @@ def described(index: Index, project: str, name: str) -> Described:
         id=0,
         project=project,
         name=name,
-        architecture=_architecture(str(found.get("architecture") or "")),
+        architecture=architecture(str(found.get("architecture") or "")),
         config=portable(strings(found.get("config"), "the instance's config")),
         devices=nested(found.get("devices"), "the instance's devices"),
         expanded_config={},
@@ -56,7 +56,7 @@ def described(index: Index, project: str, name: str) -> Described:
     for each in index.snapshots:
         if each not in by_name:
             raise Failed(f'Invalid backup: it does not describe its snapshot "{each}"')
-        snapshots.append(_snapshot(check_snapshot_name(each), by_name[each]))
+        snapshots.append(snapshot(check_snapshot_name(each), by_name[each]))
     return Described(instance, _names(found.get("profiles")), tuple(snapshots))
 
 
@@ -124,7 +124,8 @@ def _is_unique(key: str) -> bool:
     return key in _UNIQUE or (key.startswith("volatile.") and key.endswith(".hwaddr"))
 
 
-def _architecture(name: str) -> str:
+def architecture(name: str) -> str:
+    """Return LXD's name of an architecture that runs here, "" is the host's. Raises Failed."""
     found = architectures.lxd_name(name) if name else host.architecture()
     if found not in architectures.runnable(host.architecture()):
         raise Failed(
@@ -134,7 +135,8 @@ def _architecture(name: str) -> str:
     return found
 
 
-def _snapshot(name: str, found: Object) -> Snapshot:
+def snapshot(name: str, found: Object) -> Snapshot:
+    """Return a snapshot as a backup describes it. Raises Failed for what is of a wrong type."""
     where = f'the config of snapshot "{name}"'
     config = portable(strings(found.get("config"), where))
     devices = nested(found.get("devices"), where)

@@ -80,6 +80,11 @@ class Directories:
         return self.root / "backups"
 
     @property
+    def transfers(self) -> Path:
+        """Where volumes on their way to or from other servers are put together."""
+        return self.root / "transfers"
+
+    @property
     def states(self) -> Path:
         """Memory of instances: of those stopped with their state, and of snapshots."""
         return self.root / "states"

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from secrets import token_hex
+from typing import Any
 
 import structlog
 
@@ -49,7 +50,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class _Still:
+class Still:
     """An instance at one moment, and where its files of then are."""
 
     instance: Instance
@@ -115,6 +116,23 @@ class Exports:
             await writer.write(job, wish.packer, output, "export the instance")
 
     @asynccontextmanager
+    async def still(
+        self, project: str, name: str, *, instance_only: bool
+    ) -> AsyncIterator[tuple[Still, dict[str, Any]]]:
+        """Have an instance and its snapshots stay as they are; describe them as a backup does.
+
+        Raises NotFound, Failed.
+        """
+        wish = Wish(await self.packer("none"), instance_only)
+        async with AsyncExitStack() as stack:
+            async with self._locks.hold("instance", project, name):
+                still = await self._still(stack, self.check(project, name, wish), wish)
+                for each in still.snapshots:
+                    held = self._pools.storage.held(still.pool, still.volume.at(each.name))
+                    await stack.enter_async_context(held)
+            yield still, dict((await self._about(still, wish)).config)
+
+    @asynccontextmanager
     async def _job(self, project: str, name: str, wish: Wish) -> AsyncIterator[Job]:
         async with AsyncExitStack() as stack:
             async with self._locks.hold("instance", project, name):
@@ -124,7 +142,7 @@ class Exports:
             about = await self._about(still, wish)
             yield Job(_parts(about, contents), time.time_ns())
 
-    async def _still(self, stack: AsyncExitStack, instance: Instance, wish: Wish) -> _Still:
+    async def _still(self, stack: AsyncExitStack, instance: Instance, wish: Wish) -> Still:
         """Make a snapshot that goes with `stack`. The instance's lock is held."""
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         volume = volume_of(instance).at(f"export-{token_hex(6)}")
@@ -139,7 +157,7 @@ class Exports:
         if wish.since:
             base = self._base(instance, wish.since)
             snapshots = [each for each in snapshots if each.created_at > base.created_at]
-        return _Still(instance, pool, volume, snapshots)
+        return Still(instance, pool, volume, snapshots)
 
     async def _drop(self, pool: Pool, volume: Volume, intent: str) -> None:
         """Remove the snapshot; one that cannot be goes when the daemon starts again."""
@@ -150,7 +168,7 @@ class Exports:
             _log.warning("snapshot of an export stays", volume=volume.label, error=str(error))
 
     async def _contents(
-        self, stack: AsyncExitStack, still: _Still, wish: Wish
+        self, stack: AsyncExitStack, still: Still, wish: Wish
     ) -> dict[str, list[Part]]:
         """Open everything; the parts by their snapshot's name, "" for the instance itself."""
         storage, pool = self._pools.storage, still.pool
@@ -168,7 +186,7 @@ class Exports:
                 found[snapshot] = _since(parts, before, about.gone(snapshot))
         return found
 
-    async def _about(self, still: _Still, wish: Wish) -> Index:
+    async def _about(self, still: Still, wish: Wish) -> Index:
         instance = still.instance
         pool, _ = await self._pools.get(still.pool.name)
         profiles = await self._profiles.profiles(instance.project, instance.profiles)

@@ -288,6 +288,10 @@ class StoragePools:
         """Return the held volume's own directory: its metadata.yaml and templates/, if any."""
         return self._of(pool).directory(pool, volume)
 
+    async def send(self, pool: Pool, volume: Volume, since: str, descriptor: int) -> None:
+        """Write a volume or snapshot in its driver's own form (see `Driver.send`)."""
+        await self._of(pool).send(pool, volume, since, descriptor)
+
     async def receive(self, pool: Pool, volume: Volume, descriptor: int) -> None:
         """Make a volume or snapshot of a stream in its driver's own form (see `Driver.receive`)."""
         await self._of(pool).receive(pool, volume, descriptor)

@@ -18,6 +18,8 @@ from lxpy.services.exec import Exec
 from lxpy.services.imports import Imports, Wish
 from lxpy.services.instances import Instances
 from lxpy.services.logs import Logs
+from lxpy.services.migration_sink import MigrationSink
+from lxpy.services.migration_source import MigrationSource
 from lxpy.services.power import Power
 from lxpy.services.updates import Updates
 
@@ -28,6 +30,8 @@ class Services:
 
     instances: Instances
     creation: Creation
+    source: MigrationSource
+    sink: MigrationSink
     imports: Imports
     updates: Updates
     power: Power
@@ -65,7 +69,10 @@ class Handlers:
         if request.query.get("target"):
             raise BadRequest("Target only allowed when clustered")
         wish = await http.body(request, api.InstancesPost)
-        operation = await self._services.creation.create(http.project(request), wish)
+        if wish.source.type == "migration":
+            operation = await self._services.sink.receive(http.project(request), wish)
+        else:
+            operation = await self._services.creation.create(http.project(request), wish)
         return http.accepted(operation)
 
     async def _import(self, request: web.Request) -> web.Response:
@@ -102,9 +109,11 @@ class Handlers:
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
-        """Rename an instance."""
+        """Rename an instance, or send it to another server."""
         wish = await http.body(request, api.InstancePost)
         name = http.segment(request, "name")
+        if wish.migration and not (wish.pool or wish.project):
+            return http.accepted(self._services.source.send(http.project(request), name, wish))
         return http.accepted(self._services.instances.rename(http.project(request), name, wish))
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -52,8 +52,9 @@ class Operations:
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Connect a websocket to the operation's session."""
         secret = request.query.get("secret", "")
-        session, name = self._registry.socket(http.segment(request, "id"), secret)
-        socket, channel = await accept(request)
+        id = http.segment(request, "id")
+        session, name = self._registry.socket(id, secret)
+        socket, channel = await accept(request, pings=self._registry.get(id).pings)
         try:
             await session.attach(name, channel)
         finally:
