@@ -11,6 +11,7 @@ if [ ! -e "$python" ]; then
 fi
 # Emulated, udev takes seconds for each device: LVM makes the nodes by itself.
 systemctl stop systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket
+mkdir -p /etc/lvm
 cat >>/etc/lvm/lvmlocal.conf <<'END'
 activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
 devices { obtain_device_list_from_udev = 0 external_device_info_source = "none" }
