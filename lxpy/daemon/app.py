@@ -117,6 +117,7 @@ class Application:
         )
         self.criu = Criu(directories.cache / "criu")
         self.checkpoints = Checkpoints(directories, runtime, self.criu)
+        self.checkpoints.unsaved = self.networks.unsaved
         self.power = Power(
             store, locks, runtime, self.starter, self.networks, self.checkpoints, registry,
             lifecycle, self.host,

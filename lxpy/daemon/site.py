@@ -80,7 +80,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield networks.routes(app.networks)
     yield network_policies.routes(app.networks)
     yield checkpoints.routes(
-        Checks(app.store, app.runtime, app.criu),
+        Checks(app.store, app.runtime, app.criu, app.networks),
         Memory(app.store, app.locks, app.checkpoints, app.power),
     )
     yield storage.routes(app.pools, app.volumes)

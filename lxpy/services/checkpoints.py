@@ -47,6 +47,8 @@ class Checkpoints:
         self._logs = directories.logs
         self._runtime = runtime
         self._program = program
+        #: the nics of an instance that cannot be saved, with their nictypes
+        self.unsaved: Callable[[Instance], Mapping[str, str]] = _none
 
     async def start(self) -> None:
         """Let go of what a former daemon was dumping; remove what it did not finish."""
@@ -79,6 +81,11 @@ class Checkpoints:
             raise NotSupported(
                 f"The memory of {instance.name} cannot be saved: calls of {', '.join(calls)} are "
                 "carried out for it (security.syscalls.intercept.*)"
+            )
+        for device, kind in self.unsaved(instance).items():
+            raise NotSupported(
+                f'The memory of "{instance.name}" cannot be saved: {reason_of(device, kind)}; '
+                f"{REMEDY}"
             )
         program = await self._program.find()
         new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
@@ -133,6 +140,19 @@ class Checkpoints:
 
 def _raw(instance: Instance) -> str:
     return instance.expanded_config.get("raw.lxc", "")
+
+
+REMEDY = "remove that device first, or use a nic of another type"
+
+
+def reason_of(device: str, kind: str) -> str:
+    """Return why an instance with such a nic cannot be saved."""
+    return f'nic "{device}" is of type {kind}, which is tied to an interface of this host'
+
+
+def _none(_: Instance) -> Mapping[str, str]:
+    """Say that everything can be saved."""
+    return {}
 
 
 def _note(log: Path, text: str) -> None:

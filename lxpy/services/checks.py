@@ -7,17 +7,22 @@ from lxpy.errors import BadRequest, NotSupported
 from lxpy.instances.syscalls import intercepted
 from lxpy.runtime.blockers import Blocker
 from lxpy.runtime.container import Runtime, StartFailed
+from lxpy.services import checkpoints
 from lxpy.services.criu import Criu
+from lxpy.services.networks import Networks
 from lxpy.services.store import InstanceStore
 
 
 class Checks:
     """Looks at running instances; nothing stands still for it."""
 
-    def __init__(self, store: InstanceStore, runtime: Runtime, criu: Criu) -> None:
+    def __init__(
+        self, store: InstanceStore, runtime: Runtime, criu: Criu, networks: Networks
+    ) -> None:
         self._store = store
         self._runtime = runtime
         self._criu = criu
+        self._networks = networks
 
     async def check(self, project: str, name: str) -> api.Check:
         """Return what keeps a dump from succeeding. Raises NotFound, BadRequest if it is stopped.
@@ -36,6 +41,8 @@ class Checks:
             reason = f"calls of {', '.join(calls)} are carried out for it"
             remedy = "unset security.syscalls.intercept.* and restart the instance"
             found.append(Blocker(0, "", reason, remedy))
+        for device, kind in self._networks.unsaved(instance).items():
+            found.append(Blocker(0, "", checkpoints.reason_of(device, kind), checkpoints.REMEDY))
         try:
             await self._criu.find()
         except NotSupported as error:

@@ -23,6 +23,7 @@ from lxpy.db.rows import NetworkRow, ProfileRow
 from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.devices.nic import NicPlan, nictype
+from lxpy.instances.devices.nic_kinds import SAVED
 from lxpy.instances.expand import merge_patch
 from lxpy.instances.model import DEFAULT_PROJECT, Instance
 from lxpy.networks import addresses, keys, sysctls
@@ -260,6 +261,11 @@ class Networks:
         """Return the nictype of a nic device, "" when its network does not exist."""
         types = {each.name: each.type for each in self._wiring.networks.values()}
         return nictype(device, types)
+
+    def unsaved(self, instance: Instance) -> dict[str, str]:
+        """Return the nics whose links no dump can save, with their nictypes."""
+        found = {name: self.nictype(each) for name, each in nics.nic_devices(instance).items()}
+        return {name: kind for name, kind in found.items() if kind not in ("", *SAVED)}
 
     async def attach(
         self, instance: Instance, plans: Iterable[NicPlan], pid: int

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from lxpy.services.criu import PREFIX
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, nft_tables
 from tests.support.fixtures import Launch, change
+from tests.support.wires import Wire
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -99,3 +101,45 @@ def test_a_disk_that_is_gone_is_told(daemon: Daemon, launch: Launch) -> None:
     daemon.lxpy("config", "device", "add", name, "d", "disk", "source=/etc", "path=/mnt/d")
     daemon.lxpy("start", name)
     daemon.exec(name, "ls", "/mnt/d/hostname")
+
+
+# -- nics
+
+
+def test_nics_that_come_back(daemon: Daemon, launch: Launch) -> None:
+    """Pairs that are on no bridge: routes, limits and addresses are as they were."""
+    nics = {
+        "eth1": {"type": "nic", "nictype": "routed", "name": "eth1",
+                 "ipv4.address": "198.18.50.7", "limits.max": "50Mbit"},
+        "eth2": {"type": "nic", "nictype": "p2p", "name": "eth2", "host_name": "ltck0",
+                 "ipv4.routes": "198.18.51.0/24"},
+    }  # fmt: skip
+    name = launch(devices=nics)
+    daemon.out(name, "ip", "addr", "add", "198.18.51.2/24", "dev", "eth2")
+    for _ in range(2):
+        _again(daemon, name)
+        for address in ("198.18.50.7", "198.18.51.2"):
+            words = ["busybox", "ping", "-c", "1", "-W", "2", address]
+            assert subprocess.run(words, capture_output=True).returncode == 0, address
+    host = daemon.state(name)["network"]["eth1"]["host_name"]
+    shown = subprocess.run(["tc", "qdisc", "show", "dev", host], capture_output=True, text=True)
+    assert "rate 50Mbit" in shown.stdout
+    daemon.delete(name)
+    assert not [each for each in nft_tables() if each.startswith("netdev")]
+
+
+def test_nics_that_cannot_be_saved(daemon: Daemon, launch: Launch) -> None:
+    wire = Wire()
+    try:
+        for kind in ("macvlan", "physical"):
+            nic = {"type": "nic", "nictype": kind, "parent": wire.near, "name": "eth1"}
+            name = launch(devices={"eth1": nic})
+            told = daemon.lxpy("checkpoint", "--check", name, check=False)
+            assert told.returncode == 1
+            assert f'nic "eth1" is of type {kind}' in told.stdout + told.stderr
+            done = daemon.lxpy("stop", name, "--stateful", check=False)
+            assert done.returncode and f"is of type {kind}" in done.stderr
+            assert daemon.status(name) == "Running"
+            daemon.delete(name)
+    finally:
+        wire.remove()

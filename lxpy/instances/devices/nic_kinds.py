@@ -169,6 +169,8 @@ OF_NETWORK: Mapping[str, str] = {
     "physical": "physical",
     "sriov": "sriov",
 }
+#: nictypes that are a pair of interfaces: their links are saved with an instance's memory
+SAVED = ("bridged", "p2p", "routed")
 #: options that change without another link, by nictype
 LIVE: Mapping[str, frozenset[str]] = {
     "bridged": frozenset(each.name for each in _BRIDGED.keys)
