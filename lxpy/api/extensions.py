@@ -81,6 +81,9 @@ _SNAPSHOTS = {
 }
 _IMAGES = {
     "image_compression_algorithm": "compression_algorithm of publish (services.publish)",
+    "images_push_relay": "push: tokens, POST of export (services.image_tokens)",
+    "images_expiry": "expires_at of POST and PUT (services.image_rows)",
+    "images_target_project": "copies into any project (services.image_sources)",
     "image_force_refresh": "POST of refresh (services.image_upkeep)",
     "image_source_project": "project of sources of protocol lxd (services.image_sources)",
     "images_default_architecture": "images.default_architecture (services.image_sources)",

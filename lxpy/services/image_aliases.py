@@ -104,8 +104,8 @@ async def _find(session: AsyncSession, project: str, name: str) -> ImageAliasRow
 
 
 def _check_name(name: str) -> None:
-    if not name or name != name.strip("/ ") or not name.isprintable():
-        raise BadRequest(f'Invalid alias name "{name}": it may not begin or end with "/" or space')
+    if not name or not name.isprintable():
+        raise BadRequest(f'Invalid alias name "{name}": it must be text without control characters')
 
 
 def _shown(row: ImageAliasRow) -> api.AliasEntry:

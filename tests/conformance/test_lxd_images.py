@@ -15,7 +15,7 @@ from tests.conformance.conftest import Lxc, Lxd
 from tests.images import busybox
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
-from tests.support.tls import self_signed
+from tests.support.tls import Front, self_signed
 
 COPIED = ("architecture", "created_at", "fingerprint", "properties", "size", "type")
 
@@ -141,6 +141,64 @@ def test_push(daemon: Daemon, lxd: Lxd, files: dict[str, list[Path]], name: str)
         assert there["aliases"] == [{"name": "pushed", "description": ""}]
     finally:
         lxd("image", "delete", fingerprint)
+
+
+@pytest.fixture(scope="module")
+def ours(
+    shared_daemon: Daemon, lxd: Lxd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    """Our daemon where LXD reaches it by TLS; their `lxc` knows it as `ours:`, itself as `lxd:`."""
+    front = Front(shared_daemon.socket, tmp_path_factory.mktemp("front") / "server.pem")
+    try:
+        lxd("config", "set", "core.trust_password", "sesame")
+        lxd("remote", "add", "ours", front.url, "--accept-certificate")
+        lxd("remote", "add", "lxd", lxd.url, "--accept-certificate", "--password", "sesame")
+        yield front
+        lxd("remote", "remove", "ours")
+        lxd("remote", "remove", "lxd")
+    finally:
+        front.close()
+
+
+@pytest.mark.parametrize("mode", ["pull", "push", "relay"])
+def test_lxc_copies_in_both_directions(
+    daemon: Daemon, lxd: Lxd, ours: Front, files: dict[str, list[Path]], mode: str
+) -> None:
+    """From LXD to us, and from us to LXD, unified and split; aliases come along."""
+    for source, target in (("lxd", "ours"), ("ours", "lxd")):
+        for name, paths in files.items():
+            fingerprint, alias = digest(*paths), f"{mode}/{name}"
+            lxd("image", "import", *paths, f"{source}:", "--alias", alias)
+            try:
+                words = (f"{source}:{alias}", f"{target}:", "--mode", mode, "--copy-aliases")
+                lxd("image", "copy", *words, "--alias", f"{name}-copy")
+                there = lxd.query(f"{target}:/1.0/images/{fingerprint}")
+                same(there, lxd.query(f"{source}:/1.0/images/{fingerprint}"))
+                names = sorted(each["name"] for each in there["aliases"])
+                assert names == sorted([alias, f"{name}-copy"])
+                assert there["public"] is False and there["auto_update"] is False
+            finally:
+                for remote in (source, target):
+                    lxd.run("image", "delete", f"{remote}:{fingerprint}")
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_instances_of_images_elsewhere(
+    daemon: Daemon, lxd: Lxd, ours: Front, files: dict[str, list[Path]], name: str
+) -> None:
+    """`lxc init OTHER:IMAGE` in both directions: the target fetches by a secret."""
+    fingerprint = digest(*files[name])
+    for source, target in (("lxd", "ours"), ("ours", "lxd")):
+        lxd("image", "import", *files[name], f"{source}:")
+        try:
+            lxd("init", f"{source}:{fingerprint[:12]}", f"{target}:from-{source}")
+            config = lxd.query(f"{target}:/1.0/instances/from-{source}")["config"]
+            assert config["volatile.base_image"] == fingerprint
+            assert lxd.query(f"{target}:/1.0/images/{fingerprint}")["cached"]
+        finally:
+            lxd.run("delete", f"{target}:from-{source}")
+            for remote in (source, target):
+                lxd.run("image", "delete", f"{remote}:{fingerprint}")
 
 
 LOOK = (
