@@ -30,8 +30,12 @@ class Live:
         self._starter = starter
         self._networks = networks
 
-    async def apply(self, old: Instance, new: Instance) -> None:
-        """Make the running `old` into `new`. Raises LxpyError with everything as it was."""
+    async def apply(self, old: Instance, new: Instance) -> dict[str, str]:
+        """Make the running `old` into `new`; return the volatile keys of what was added.
+
+        Raises LxpyError with everything as it was.
+        """
+        volatile: dict[str, str] = {}
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._starter.settle, old)
             added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
@@ -45,20 +49,22 @@ class Live:
                 await self._remove(old, name)
                 undo.push_async_callback(self._add, old, name)
             for name in [*added, *replaced]:
-                await self._add(new, name)
+                volatile |= await self._add(new, name)
                 undo.push_async_callback(self._remove, new, name)
             if LIMITS.intersection(changed_keys(old.expanded_config, new.expanded_config)):
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
             undo.pop_all()
         await self._starter.settle(new)
+        return volatile
 
     async def _replug(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
         for nic in devices.plan(instance.config, one).nics:
             await self._networks.replug(instance, nic)
 
-    async def _add(self, instance: Instance, name: str) -> None:
+    async def _add(self, instance: Instance, name: str) -> dict[str, str]:
+        volatile: dict[str, str] = {}
         one = {name: instance.expanded_devices[name]}
         _check_root(name, one[name])
         found = await self._starter.look_up(instance, one)
@@ -70,9 +76,11 @@ class Live:
             for node in plan.nodes:
                 await self._runtime.add_node(unique, node)
             if plan.nics:
-                await self._networks.attach(instance, plan.nics, self._pid(instance))
+                noted = await self._networks.attach(instance, plan.nics, self._pid(instance))
+                volatile |= {f"volatile.{key}": value for key, value in noted.items()}
         except LxpyError as error:
             raise Failed(f'Failed to start device "{name}": {error}') from error
+        return volatile
 
     async def _remove(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}

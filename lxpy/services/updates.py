@@ -23,7 +23,7 @@ from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.restoring import Restoring
-from lxpy.services.starting import Starter, volume_of
+from lxpy.services.starting import Starter, volume_of, with_config
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 
@@ -121,7 +121,8 @@ class Updates:
             if not self._power.is_running(old):
                 await self._store.save(new)
                 return
-            await self._live.apply(old, new)
+            volatile = await self._live.apply(old, new)
+            new = with_config(new, {**new.config, **volatile})
             try:
                 await self._store.save(new)
             except BaseException:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +168,7 @@ def test_physical(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     assert shown(wire.near) == before, "it comes back, whatever the guest has called it"
     sets(daemon, name, given)
     assert inside(daemon, name)["mtu"] == 1380
+    assert volatile(daemon, name, "host_name") == wire.near, "noted for one added live, too"
     daemon.out(name, "poweroff", check=False)
     daemon.wait_status(name, "Stopped")
     processes.wait_until(lambda: (LINKS / wire.near).exists(), 5, "the interface back")
@@ -358,3 +364,117 @@ def test_vlans_of_a_bridge(daemon: Daemon, launch: Launch) -> None:
 def test_sriov_without_functions(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     with pytest.raises(ApiError, match="doesn't support SR-IOV"):
         launch(devices=nic("sriov", parent=wire.near))
+
+
+def test_state_of_vlans_and_bonds(daemon: Daemon, wire: Wire) -> None:
+    """Interfaces that lxpy does not manage, as LXD shows them."""
+    if can_make("vlan", "id", "9"):
+        words = ("link", "add", "ltvlan0", "link", wire.near, "type", "vlan", "id", "5")
+        subprocess.run(["ip", *words], check=True)
+        found = daemon.api.get("/1.0/networks/ltvlan0")
+        assert found["type"] == "vlan" and not found["managed"]
+        state = daemon.api.get("/1.0/networks/ltvlan0/state")
+        assert state["vlan"] == {"lower_device": wire.near, "vid": 5}
+        subprocess.run(["ip", "link", "delete", "ltvlan0"], check=True)
+    words = ("link", "add", "ltbond0", "type", "bond", "mode", "active-backup", "miimon", "100")
+    if subprocess.run(["ip", *words], capture_output=True).returncode == 0:
+        assert daemon.api.get("/1.0/networks/ltbond0")["type"] == "bond"
+        bond = daemon.api.get("/1.0/networks/ltbond0/state")["bond"]
+        assert bond["mode"] == "active-backup" and bond["mii_frequency"] == 100
+        assert bond["lower_devices"] == []
+        subprocess.run(["ip", "link", "delete", "ltbond0"], check=True)
+
+
+# -- measured, and broken off
+
+
+def megabits(daemon: Daemon, name: str, address: str, *, out: bool) -> float:
+    """How fast a megabyte goes from an instance to the host (`out`), or the other way."""
+    size = 1 << 20
+    with socket.create_server((address, 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                if not out:
+                    connection.sendall(bytes(size))
+                    connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        source = f"dd if=/dev/zero bs=1k count={size >> 10} 2>/dev/null |" if out else ""
+        begin = time.monotonic()
+        daemon.out(name, "sh", "-c", f"{source} nc {address} {port} >/dev/null")
+        seconds = time.monotonic() - begin
+        thread.join(10)
+    return size * 8 / seconds / 1e6
+
+
+def test_limits_are_kept(daemon: Daemon, launch: Launch) -> None:
+    given = {"ipv4__address": "198.18.60.7", "limits__egress": "4Mbit", "limits__ingress": "6Mbit"}
+    name = launch(devices=nic("routed", **given))
+    host = inside(daemon, name)["host_name"]
+    assert megabits(daemon, name, "169.254.0.1", out=True) < 8
+    assert megabits(daemon, name, "169.254.0.1", out=False) < 9
+    sets(daemon, name, nic("routed", ipv4__address="198.18.60.7"))
+    assert inside(daemon, name)["host_name"] == host
+    assert megabits(daemon, name, "169.254.0.1", out=True) > 8
+
+
+def test_nothing_is_left_of_a_failed_start(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    """The last of several nics fails: all before it are taken back."""
+    before = shown(wire.near)
+    devices = {
+        "a1": {"type": "nic", "nictype": "physical", "parent": wire.near, "name": "a1"},
+        "a2": {"type": "nic", "nictype": "p2p", "name": "a2", "host_name": "ltfail0",
+               "limits.max": "1Mbit"},
+        "a3": {"type": "nic", "nictype": "macvlan", "parent": "ltnone0", "name": "a3"},
+    }  # fmt: skip
+    name = launch(start=False, devices=devices)
+    with pytest.raises(ApiError, match="ltnone0"):
+        change(daemon, name, "start")
+    assert shown(wire.near) == before and not (LINKS / "ltfail0").exists()
+    own = daemon.api.get(f"/1.0/instances/{name}")["devices"]
+    own.pop("a3")
+    sets(daemon, name, own)
+    change(daemon, name, "start")
+    with pytest.raises(ApiError, match="ltnone0"):
+        sets(daemon, name, {**own, "a3": devices["a3"]})
+    assert "a3" not in daemon.api.get(f"/1.0/instances/{name}")["devices"]
+    assert inside(daemon, name, "a1") and inside(daemon, name, "a2"), "it has kept the others"
+
+
+def test_a_daemon_killed_while_nics_come_and_go(own_daemon: Daemon, busybox_image: Path) -> None:
+    """Whatever it was doing, the next daemon has the host and the instance agree."""
+    daemon, wire = own_daemon, Wire()
+    try:
+        before = shown(wire.near)
+        import_image(daemon, busybox_image, "tiny")
+        name = create(daemon, "tiny")
+        change(daemon, name, "start")
+        wanted = nic("physical", parent=wire.near)
+        for delay_s in (0.0, 0.01, 0.03, 0.06, 0.1):
+            own = daemon.api.get(f"/1.0/instances/{name}")
+            own["devices"] = {} if own["devices"] else wanted
+            thread = threading.Thread(target=_ignored, args=(daemon, name, own))
+            thread.start()
+            time.sleep(delay_s)
+            daemon.kill()
+            thread.join(10)
+            daemon.start()
+            has = "eth1" in daemon.api.get(f"/1.0/instances/{name}")["devices"]
+            assert bool(inside(daemon, name)) == has
+            assert (LINKS / wire.near).exists() != has
+            assert has or shown(wire.near) == before
+        daemon.delete(name)
+        assert shown(wire.near) == before
+    finally:
+        wire.remove()
+
+
+def _ignored(daemon: Daemon, name: str, own: dict[str, Any]) -> None:
+    with contextlib.suppress(ApiError, OSError, http.client.HTTPException):
+        daemon.api.put(f"/1.0/instances/{name}", own)
