@@ -78,7 +78,7 @@ class MigrationTarget(Struct, kw_only=True):
     """A server that waits to be sent something: where, its sockets' secrets, its certificate."""
 
     operation: str = ""
-    websockets: dict[str, str] | None = None
+    secrets: dict[str, str] | None = None
     certificate: str = ""
 
 

@@ -143,7 +143,7 @@ class MigrationSink:
         pool = await parts.creation.pool_of(instance)
         parts.pools.check_root(pool, instance.root_device[1])
         volume = volume_of(instance)
-        receiving = Receiving(parts.pools.storage, parts.staging, pool, fs, operation)
+        receiving = Receiving(parts.pools.storage, parts.staging, pool, fs, operation, base.name)
         answer = receiving.answer(offer, refresh=None)
         await control.send(answer.encode())
 
@@ -175,7 +175,7 @@ class MigrationSink:
         have = {each.name: each for each in parts.store.snapshots.of(target.id)}
         needed = [each for each in offer.snapshots if not _is_here(each, have)]
         pool = await parts.pools.pool(target.root_device[1]["pool"])
-        receiving = Receiving(parts.pools.storage, parts.staging, pool, fs, operation)
+        receiving = Receiving(parts.pools.storage, parts.staging, pool, fs, operation, target.name)
         answer = receiving.answer(offer, refresh=needed)
         await control.send(answer.encode())
 

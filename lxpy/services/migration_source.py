@@ -99,7 +99,7 @@ def peer_of(target: api.MigrationTarget | None) -> Peer | None:
     """Return the server that waits to be sent something, None when the other one comes."""
     if target is None or not target.operation:
         return None
-    return Peer(target.operation, target.websockets or {}, target.certificate)
+    return Peer(target.operation, target.secrets or {}, target.certificate)
 
 
 class Sending:

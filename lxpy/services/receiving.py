@@ -30,7 +30,7 @@ from lxpy.storage import Pool, StoragePools, Volume
 
 
 class Receiving:
-    """What comes for one volume of a pool."""
+    """What comes for one volume of a pool; `label` is what progress is told of."""
 
     def __init__(
         self,
@@ -39,7 +39,9 @@ class Receiving:
         pool: Pool,
         fs: Channel,
         operation: Operation,
+        label: str,
     ) -> None:
+        self._label = label
         self._storage = storage
         self._staging = staging
         self._pool = pool
@@ -97,7 +99,7 @@ class Receiving:
 
     async def step(self, volume: Volume, offer: Header, answer: Header) -> None:
         """Make a volume what comes next: a snapshot of the source, or at the end itself."""
-        meter = Meter(self._operation.progress, "fs", volume.name)
+        meter = Meter(self._operation.progress, "fs", self._label)
         async with self._staging.receiving(self._pool, volume) as tree:
             await rsync.receive(self._fs, tree, agreed(answer, answer), meter.add)
             if offer.shifts:
@@ -119,7 +121,7 @@ class Receiving:
             raise
 
     async def _stream(self, volume: Volume) -> None:
-        meter = Meter(self._operation.progress, "fs", volume.name)
+        meter = Meter(self._operation.progress, "fs", self._label)
         reading, writing = programs.wide_pipe()
         taking = asyncio.ensure_future(self._take(volume, reading))
         feeding = asyncio.ensure_future(_feed(self._fs, writing, meter))
