@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from lxpy.api.instances import Config
+from lxpy.api.instances import Config, MigrationTarget
 
 
 class PoolPut(Struct, kw_only=True):
@@ -65,6 +65,10 @@ class VolumeSource(Struct, kw_only=True):
     project: str = ""
     volume_only: bool = False
     refresh: bool = False
+    mode: str = ""
+    operation: str = ""
+    secrets: dict[str, str] | None = None
+    certificate: str = ""
 
 
 class VolumePut(Struct, kw_only=True):
@@ -100,6 +104,8 @@ class VolumePost(Struct, kw_only=True):
     pool: str = ""
     project: str = ""
     migration: bool = False
+    volume_only: bool = False
+    target: MigrationTarget | None = None
 
 
 class Volume(Struct, kw_only=True):

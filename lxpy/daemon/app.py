@@ -64,6 +64,7 @@ from lxpy.services.volume_copies import VolumeCopies
 from lxpy.services.volume_exports import VolumeExports
 from lxpy.services.volume_files import VolumeFiles
 from lxpy.services.volume_imports import VolumeImports
+from lxpy.services.volume_migration import VolumeMigration
 from lxpy.services.volume_schedule import VolumeSchedule
 from lxpy.services.volume_snapshots import VolumeSnapshots
 from lxpy.services.volume_users import VolumeUsers
@@ -216,6 +217,11 @@ class Application:
             ),
             exports=exports,
             backups=backups,
+            migration=VolumeMigration(
+                db=self.db, pools=self.pools, locks=self.locks, journal=self.journal,
+                files=self.volume_files, users=users, volumes=volumes, exports=exports,
+                staging=self.staging, registry=self.registry, lifecycle=self.lifecycle,
+            ),
         )  # fmt: skip
 
     def _updates(self) -> Updates:

@@ -71,7 +71,10 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotHeader:
-    """A snapshot; dates are seconds since 1970, NEVER for none."""
+    """A snapshot; dates are seconds since 1970, NEVER for none.
+
+    `made` is ours: when a snapshot of a custom volume was made, of which LXD says nothing.
+    """
 
     name: str
     config: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class SnapshotHeader:
     created: int = 0
     used: int = 0
     expires: int = 0
+    made: int = 0
 
     def fields(self) -> list[Field]:
         """Return all of its fields."""
@@ -100,6 +104,7 @@ class SnapshotHeader:
             (8, self.created),
             (9, self.used),
             (10, self.expires),
+            *([(100, self.made)] if self.made else []),
         ]
 
     @classmethod
@@ -121,6 +126,7 @@ class SnapshotHeader:
             created=signed(found.last(8)),
             used=signed(found.last(9)),
             expires=signed(found.last(10)),
+            made=signed(found.last(100)),
         )
 
 

@@ -90,13 +90,12 @@ class VolumeCopies:
     async def copy(self, pool_name: str, project: str, wish: api.VolumesPost) -> Operation:
         """Start the copy that `wish.source` describes.
 
-        Raises NotFound, BadRequest, Conflict; NotSupported for a copy from another server.
+        Raises NotFound, BadRequest, Conflict.
         """
         source_wish = wish.source or api.VolumeSource()
         if source_wish.type != "copy":
-            raise NotSupported(
-                f'Storage volumes cannot be made from source type "{source_wish.type}" in this '
-                "version of lxpy: export the volume there and import it here"
+            raise BadRequest(
+                f'Unknown source type "{source_wish.type}": use one of none, copy, migration'
             )
         for each in (project, source_wish.project or project):
             check_project(each)
@@ -119,13 +118,13 @@ class VolumeCopies:
     async def move(self, place: Place, wish: api.VolumePost) -> Operation:
         """Start the move of a volume that nobody uses to another pool.
 
-        Raises NotFound, BadRequest, Conflict; NotSupported for a move to another project or server.
+        Raises NotFound, BadRequest, Conflict; NotSupported for a move to another project.
         """
         check_custom(place.kind)
-        if wish.migration or wish.project not in ("", place.project):
+        if wish.project not in ("", place.project):
             raise NotSupported(
-                "Moving storage volumes to another project or server is not in this version of "
-                "lxpy: export and import the volume"
+                "Moving storage volumes to another project is not in this version of lxpy: export "
+                "and import the volume"
             )
         target = custom(wish.pool, check_name(wish.name or place.name), place.project)
         await self._pools.pool(target.pool)

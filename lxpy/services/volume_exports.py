@@ -6,10 +6,11 @@ Source: LXD docs, "Storage volumes", "Back up a custom storage volume".
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import Any
 
 import msgspec
 import structlog
@@ -42,6 +43,16 @@ class Wish:
 
     packer: Packer
     volume_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A volume as it is at one moment: `volume` is a snapshot of then; `about` describes it."""
+
+    pool: Pool
+    volume: Volume
+    snapshots: Sequence[VolumeSnapshotRow]
+    about: Mapping[str, Any]
 
 
 class VolumeExports:
@@ -84,6 +95,27 @@ class VolumeExports:
         """Export a volume into an open file. Raises as `stream`."""
         async with self._job(place, wish) as job:
             await writer.write(job, wish.packer, output, _WHAT)
+
+    @asynccontextmanager
+    async def still(self, place: Place, *, volume_only: bool) -> AsyncIterator[Still]:
+        """Have a volume and its snapshots stay as they are for the length of a block.
+
+        Raises NotFound, Failed.
+        """
+        pool = await self._pools.pool(place.pool)
+        async with self._db.read() as session:
+            volume = stored(await find(session, place))
+        async with AsyncExitStack() as stack:
+            async with self._users.locked(pool, volume, place):
+                async with self._db.read() as session:
+                    row = await find(session, place)
+                    listed = [] if volume_only else await queries.snapshots(session, row.id)
+                about = _about(pool, row, listed)
+                still = await self._still(stack, place, pool, stored(row))
+                for each in listed:
+                    held = self._pools.storage.held(pool, volume.at(each.name))
+                    await stack.enter_async_context(held)
+            yield Still(pool, still, listed, about.config)
 
     @asynccontextmanager
     async def _job(self, place: Place, wish: Wish) -> AsyncIterator[Job]:

@@ -21,6 +21,7 @@ from lxpy.services.volume_backups import VolumeBackups
 from lxpy.services.volume_copies import VolumeCopies
 from lxpy.services.volume_exports import VolumeExports
 from lxpy.services.volume_imports import VolumeImports
+from lxpy.services.volume_migration import VolumeMigration
 from lxpy.services.volume_places import Place
 from lxpy.services.volume_snapshots import VolumeSnapshots
 from lxpy.services.volumes import Volumes
@@ -40,6 +41,7 @@ class Services:
     imports: VolumeImports
     exports: VolumeExports
     backups: VolumeBackups
+    migration: VolumeMigration
 
 
 class Handlers:
@@ -102,6 +104,7 @@ class VolumeHandlers:
         self._volumes = services.volumes
         self._copies = services.copies
         self._imports = services.imports
+        self._migration = services.migration
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with the volumes of a pool, or those of one type; snapshots are among them."""
@@ -120,6 +123,8 @@ class VolumeHandlers:
             return await self._receive(request)
         wish = await http.body(request, api.VolumesPost)
         wish.type = request.match_info.get("type", wish.type)
+        if wish.source is not None and wish.source.type == "migration":
+            return http.accepted(await self._migration.receive(pool, project, wish))
         if wish.source is not None and wish.source.type not in ("", "none"):
             return http.accepted(await self._copies.copy(pool, project, wish))
         await self._volumes.create(pool, project, wish)
@@ -156,11 +161,13 @@ class VolumeHandlers:
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
-        """Rename a volume, or move it to another pool."""
+        """Rename a volume, move it to another pool, or send it to another server."""
         wish = await http.body(request, api.VolumePost)
         place = _place(request)
+        if wish.migration:
+            return http.accepted(await self._migration.send(place, wish))
         elsewhere = wish.pool not in ("", place.pool) or wish.project not in ("", place.project)
-        if wish.migration or elsewhere:
+        if elsewhere:
             return http.accepted(await self._copies.move(place, wish))
         await self._volumes.rename(place, wish)
         base = f"{_PATH}/{quote(place.pool)}/volumes/{place.kind}"
