@@ -29,6 +29,7 @@ _PACKAGES = {
     "thin_check": ("thin-provisioning-tools", "a storage pool of driver lvm"),
     "mkfs.ext4": ("e2fsprogs", "a storage pool of driver lvm"),
     "mkfs.xfs": ("xfsprogs", "a volume with block.filesystem=xfs"),
+    "modprobe": ("kmod", "linux.kernel_modules"),
     "lxcfs": ("lxcfs", "showing guests their own limits in /proc"),
 }
 

@@ -16,7 +16,6 @@ from lxpy.instances.allowance import parse_allowance
 from lxpy.instances.rlimits import NAMES as RLIMITS
 from lxpy.instances.rlimits import parse_rlimit
 from lxpy.keys import (
-    BLOB,
     BOOL,
     CPU_LIMIT,
     CRON,
@@ -58,14 +57,14 @@ def _cloud_config(value: str) -> None:
         raise InvalidConfig(f"Invalid value: it is not YAML: {problem}") from error
 
 
-def _refused(call: str, reason: str) -> Type:
+def _refused(reason: str, type: str = "bool") -> Type:
     """A key that must stay as it is by default."""
 
     def check(value: str) -> None:
         if not is_false(value):
-            raise InvalidConfig(f"Calls of {call} are not carried out for instances: {reason}")
+            raise InvalidConfig(reason)
 
-    return Type("bool", check)
+    return Type(type, check)
 
 
 _PRIORITY = Type("integer", _limit_priority)
@@ -74,12 +73,21 @@ _DENIED = Type("string", syscalls.check_denied)
 _ALLOWED = Type("string", syscalls.check_allowed)
 _POLICY = Type("blob", syscalls.check_policy)
 _BPF = _refused(
-    "bpf", "a BPF program runs in the host's kernel, and what it does cannot be checked"
+    "Calls of bpf are not carried out for instances: a BPF program runs in the host's kernel, and "
+    "what it does cannot be checked"
 )
 _MOUNT = _refused(
-    "mount", "the host's kernel would read a file system of the guest's making: mount it by FUSE "
-    "inside, or add it as a disk"
+    "Calls of mount are not carried out for instances: the host's kernel would read a file system "
+    "of the guest's making: mount it by FUSE inside, or add it as a disk"
+)
+_APPARMOR = _refused(
+    "Instances have no AppArmor profile that lines could be added to: confine it by "
+    "security.syscalls.*, raw.seccomp or lxc.cap.drop in raw.lxc", "blob"
 )  # fmt: skip
+_ROUNDS = _refused(
+    "Memory is not copied in rounds: the kernel does not tell CRIU which pages were written; live "
+    "moves stop the instance for one copy"
+)
 _ALLOWANCE = Type("string", parse_allowance)
 _RLIMIT = Type("string", parse_rlimit)
 _IDMAP_RAW = Type("blob", idmaps.parse_raw)
@@ -148,6 +156,8 @@ _SECURITY = (
               description="Run without a user namespace: its root is the host's root"),
     ConfigKey("security.protection.delete", BOOL, "false", live=True,
               description="Refuse to delete it"),
+    ConfigKey("security.protection.start", BOOL, "false", live=True,
+              description="Refuse to start it"),
     ConfigKey("security.protection.shift", BOOL, "false", live=True,
               description="Kept for LXD's clients: files are never shifted"),
     ConfigKey("security.syscalls.allow", _ALLOWED, description="The only system calls it may use"),
@@ -184,18 +194,18 @@ _OTHERS = (
     ConfigKey("linux.kernel_modules", listing(matching(r"[A-Za-z0-9_-]+", "names of modules")),
               live=True, description="Kernel modules to load on the host before its start"),
     ConfigKey("linux.sysctl.*", STRING, description="Kernel settings inside"),
-    ConfigKey("migration.incremental.memory", BOOL, "false", live=True,
-              description="Copy memory in rounds while it runs"),
+    ConfigKey("migration.incremental.memory", _ROUNDS, "false", live=True,
+              description="Refused: memory is copied at once"),
     ConfigKey("migration.incremental.memory.goal", integer(0, 100), "70", live=True,
-              description="Percent of memory in sync before it is stopped"),
+              description="Kept: of migration.incremental.memory"),
     ConfigKey("migration.incremental.memory.iterations", UINT, "10", live=True,
-              description="Most rounds of copying"),
+              description="Kept: of migration.incremental.memory"),
     ConfigKey("nvidia.driver.capabilities", STRING, "compute,utility",
               description="What the driver is for"),
     ConfigKey("nvidia.require.cuda", STRING, description="Version of CUDA it needs"),
     ConfigKey("nvidia.require.driver", STRING, description="Version of the driver it needs"),
     ConfigKey("nvidia.runtime", BOOL, "false", description="Show the host's NVIDIA libraries"),
-    ConfigKey("raw.apparmor", BLOB, live=True, description="Lines for its AppArmor profile"),
+    ConfigKey("raw.apparmor", _APPARMOR, live=True, description="Refused: there is no profile"),
     ConfigKey("raw.idmap", _IDMAP_RAW, description='Lines "uid|gid|both HOST INSIDE"'),
     ConfigKey("raw.lxc", Type("blob", rawlxc.check), description="Settings in liblxc's words"),
     ConfigKey("raw.seccomp", _POLICY, description="Seccomp policy"),
@@ -243,7 +253,7 @@ INSTANCE_KEYS: Keys = table(
 #: accepted and kept for LXD's clients; nothing reads them
 _WITHOUT_EFFECT = (
     "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
-    "limits.network.priority", "migration.incremental.memory", "nvidia.",
+    "limits.network.priority", "nvidia.",
 )  # fmt: skip
 
 

@@ -22,8 +22,6 @@ INIT = ("/sbin/init",)
 _OWN_SYSCTLS = re.compile(
     r"net[./].*|kernel[./](shm.*|msg.*|sem|pid_max|hostname|domainname)|fs[./]mqueue[./].*"
 )
-#: keys that promise protection which this version cannot give: better no start than a weaker one
-_PROMISES = ("raw.apparmor",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +83,6 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
 
 def _check_startable(instance: Instance, raw: RawLxc, sysctls: Mapping[str, str]) -> None:
     """Raise NotSupported when a key would be honoured only in name."""
-    config = instance.expanded_config
-    for key in _PROMISES:
-        if config.get(key):
-            raise NotSupported(
-                f'Instance "{instance.name}" cannot start: this version of lxpy does not have '
-                f'"{key}" yet, and without it the instance would be less confined; unset the key'
-            )
     if not instance.privileged:
         return
     for key in sysctls:

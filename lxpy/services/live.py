@@ -14,7 +14,7 @@ from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
-from lxpy.services.starting import Starter
+from lxpy.services.starting import Starter, load_modules
 
 Options = Mapping[str, str]
 
@@ -36,6 +36,9 @@ class Live:
         Raises LxpyError with everything as it was.
         """
         volatile: dict[str, str] = {}
+        changed_config = changed_keys(old.expanded_config, new.expanded_config)
+        if "linux.kernel_modules" in changed_config:
+            await load_modules(new)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._starter.settle, old)
             added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
@@ -51,7 +54,7 @@ class Live:
             for name in [*added, *replaced]:
                 volatile |= await self._add(new, name)
                 undo.push_async_callback(self._remove, new, name)
-            if LIMITS.intersection(changed_keys(old.expanded_config, new.expanded_config)):
+            if LIMITS.intersection(changed_config):
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
             undo.pop_all()

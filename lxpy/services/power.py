@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from lxpy.api.instances import InstanceStatePut
-from lxpy.errors import BadRequest, Failed, LxpyError
+from lxpy.errors import BadRequest, Failed, Forbidden, LxpyError
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.limits import Host, build_limits
 from lxpy.instances.model import Instance
@@ -120,6 +120,8 @@ class Power:
                     await self._thaw(instance)
                     return
                 raise BadRequest("The instance is already running")
+            if instance.flag("security.protection.start"):
+                raise Forbidden(f'Instance "{name}" is protected from being started')
             if stateful and not instance.stateful:
                 raise BadRequest("The instance has no existing state to restore")
             await self.before_start(instance)

@@ -81,7 +81,7 @@ class Starter:
         The instance holds its volumes from now on, see `release`. Raises LxpyError when the
         instance cannot start as it is configured.
         """
-        await _load_modules(instance)
+        await load_modules(instance)
         if self.on_prepare is not None:
             await self.on_prepare(instance)
         instance = await self._settle(instance)
@@ -266,7 +266,9 @@ def _decoded(name: str, data: bytes) -> str:
         raise Failed(f'The image\'s "{name}" is no text: {error}') from error
 
 
-async def _load_modules(instance: Instance) -> None:
+async def load_modules(instance: Instance) -> None:
+    """Load the kernel modules that an instance wants and the kernel has not. Raises Failed."""
     modules = instance.expanded_config.get("linux.kernel_modules", "")
     for name in filter(None, (word.strip() for word in modules.split(","))):
-        await run("modprobe", "-b", name)
+        if not os.path.exists(f"/sys/module/{name.replace('-', '_')}"):
+            await run("modprobe", "-b", name)

@@ -85,12 +85,6 @@ def test_seccomp() -> None:
     assert notified.notifies and not parse(build_policy({})).notifies
 
 
-def test_protection_we_lack_is_no_start() -> None:
-    with pytest.raises(NotSupported, match='"raw.apparmor"'):
-        build(make(expanded_config={"raw.apparmor": "x"}))
-    build(make(expanded_config={"raw.apparmor": ""}))
-
-
 def test_a_privileged_instance_does_not_set_up_the_host() -> None:
     config = {"security.privileged": "true", "linux.sysctl.net.core.somaxconn": "5"}
     build(make(expanded_config=config))
