@@ -120,11 +120,13 @@ class _Job:
 
     def _pull(self) -> str:
         """Let the target fetch it."""
-        candidates = image_source.sources(self._session, self._source, self._image)
-        done = image_source.attempt(
-            candidates,
-            lambda each: self._client.change("POST", "/1.0/images", {**self._wish, "source": each}),
-        )
+        with image_source.sources(self._session, self._source, self._image) as candidates:
+            done = image_source.attempt(
+                candidates,
+                lambda each: self._client.change(
+                    "POST", "/1.0/images", {**self._wish, "source": each}
+                ),
+            )
         return fingerprint_of(done)
 
     def _push(self, origin: Client) -> str:
@@ -150,14 +152,8 @@ class _Job:
                 },
             )
         finally:
-            self._revoke(token)
+            image_source.revoke(self._client, token)
         return str(found["fingerprint"])
-
-    def _revoke(self, token: Json) -> None:
-        """End a token that nobody has used."""
-        found = self._client.find(f"/1.0/operations/{token['id']}")
-        if found is not None and found["status"] == "Running":
-            self._client.ask("DELETE", f"/1.0/operations/{token['id']}")
 
     def _relay(self, origin: Client) -> str:
         """Read it from the source and write it to the target, piece by piece."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from lxpy.client.transport import quote
 from lxpy.errors import BadRequest, NotFound, NotSupported, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lxpy.cli.session import Session
     from lxpy.client.client import Client, Json
@@ -68,28 +70,45 @@ def offers(session: Session, remote: Remote) -> list[Json]:
     return found
 
 
-def sources(session: Session, remote: Remote, name: str) -> list[Json]:
-    """Return what to tell a server that shall fetch an image: one for each address to try.
+@contextmanager
+def sources(session: Session, remote: Remote, name: str) -> Iterator[list[Json]]:
+    """Yield what to tell a server that shall fetch an image: one for each address to try.
 
-    An image that is not public is given a secret for one fetching. Raises NotFound, NotListening.
+    An image that is not public is given a secret, which ends with the block. Raises NotFound,
+    NotListening.
     """
     base = {"type": "image", "mode": "pull"}
     if remote.protocol == "images":
-        return [{**base, "protocol": "images", "server": "", "alias": name}]
+        yield [{**base, "protocol": "images", "server": "", "alias": name}]
+        return
     if remote.protocol == SIMPLESTREAMS:
-        return [{**base, "protocol": SIMPLESTREAMS, "server": remote.address, "alias": name}]
+        yield [{**base, "protocol": SIMPLESTREAMS, "server": remote.address, "alias": name}]
+        return
     client = session.client(remote)
     image = find(session, remote, name)
     addresses, certificate = _reach(client, remote)
     base |= {"protocol": "lxd", "certificate": certificate, "project": client.project}
     if image["public"] and not image["fingerprint"].startswith(name):
-        base["alias"] = name
-    else:
-        base["fingerprint"] = image["fingerprint"]
-    if not image["public"]:
-        path = f"/1.0/images/{image['fingerprint']}/secret"
-        base["secret"] = client.begin("POST", path)["metadata"]["secret"]
-    return [{**base, "server": address} for address in addresses]
+        yield [{**base, "server": address, "alias": name} for address in addresses]
+        return
+    base["fingerprint"] = image["fingerprint"]
+    if image["public"]:
+        yield [{**base, "server": address} for address in addresses]
+        return
+    token = client.begin("POST", f"/1.0/images/{image['fingerprint']}/secret")
+    base["secret"] = token["metadata"]["secret"]
+    try:
+        yield [{**base, "server": address} for address in addresses]
+    finally:
+        revoke(client, token)
+
+
+def revoke(client: Client, token: Json) -> None:
+    """End a token, unless it has been used."""
+    path = f"/1.0/operations/{token['id']}"
+    found = client.find(path)
+    if found is not None and found["status"] == "Running":
+        client.ask("DELETE", path)
 
 
 def target(session: Session, remote: Remote) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from lxpy.cli.changing import change_state
 from lxpy.cli.image_source import attempt, fingerprint, sources
@@ -12,6 +13,8 @@ from lxpy.errors import BadRequest, NotFound, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from lxpy.cli.session import Session
     from lxpy.client.client import Client, Json
 
@@ -69,12 +72,13 @@ def create(
         request["profiles"] = []
     elif options["profiles"]:
         request["profiles"] = [each for each in options["profiles"] if each]
-    places = [{"type": "none"}] if image is None else _sources(session, client, image)
     session.say(f"Creating {wanted}" if wanted else "Creating the instance")
     request["devices"] = _devices(client, request, options)
-    done = attempt(
-        places, lambda each: client.change("POST", "/1.0/instances", {**request, "source": each})
-    )
+    with _sources(session, client, image) as places:
+        done = attempt(
+            places,
+            lambda each: client.change("POST", "/1.0/instances", {**request, "source": each}),
+        )
     made = _name_of(done)
     if not wanted:
         session.say(f"Instance name is: {made}")
@@ -104,13 +108,17 @@ def _place(session: Session, image: str | None, name: str | None) -> tuple[Clien
     return session.server("")
 
 
-def _sources(session: Session, client: Client, image: str) -> list[Json]:
-    """Return what a new instance can be made from: places to try. Raises BadRequest, NotFound."""
+def _sources(
+    session: Session, client: Client, image: str | None
+) -> AbstractContextManager[list[Json]]:
+    """Return what the instance can be made from: places to try. Raises BadRequest, NotFound."""
+    if image is None:
+        return nullcontext([{"type": "none"}])
     remote, name = session.parse(image)
     if not name:
         raise BadRequest(f'"{image}" names no image; try: lxpy image list {remote.name}:')
     if remote.protocol == "lxd" and session.client(remote).path == client.path:
-        return [{"type": "image", "fingerprint": fingerprint(client, name)}]
+        return nullcontext([{"type": "image", "fingerprint": fingerprint(client, name)}])
     return sources(session, remote, name)
 
 

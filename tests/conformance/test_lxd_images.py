@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -199,6 +200,60 @@ def test_instances_of_images_elsewhere(
             lxd.run("delete", f"{target}:from-{source}")
             for remote in (source, target):
                 lxd.run("image", "delete", f"{remote}:{fingerprint}")
+
+
+@pytest.fixture
+def neighbour(daemon: Daemon, lxd: Lxd) -> Iterator[str]:
+    """The real LXD as our command line knows it, by its socket; it listens on the network, too."""
+    conf = Path(daemon.environment["LXPY_CONF"]) / "config.yml"
+    address = f"unix://{lxd.directory}/unix.socket"
+    conf.write_text(f"remotes: {{lxd: {{addr: '{address}', protocol: lxd}}}}\n")
+    yield "lxd:"
+    conf.unlink()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "modes"),
+    [
+        ("lxd:", "local:", ((), ("--mode", "relay"))),
+        ("local:", "lxd:", (("--mode", "push"), ())),
+    ],
+)
+def test_lxpy_copies_in_both_directions(
+    daemon: Daemon, lxd: Lxd, neighbour: str, files: dict[str, list[Path]],
+    source: str, target: str, modes: tuple[tuple[str, ...], ...],
+) -> None:  # fmt: skip
+    for (name, paths), mode in itertools.product(files.items(), modes):
+        fingerprint = digest(*paths)
+        daemon.lxpy("image", "import", *paths, source, "--alias", name, "k=v w")
+        try:
+            daemon.lxpy("image", "copy", f"{source}{name}", target, *mode, "--copy-aliases")
+            url = f"/1.0/images/{fingerprint}"
+            here, there = daemon.api.get(url), lxd.query(url)
+            same(here, there)
+            assert here["aliases"] == there["aliases"] and here["properties"]["k"] == "v w"
+        finally:
+            for remote in (source, target):
+                daemon.lxpy("image", "delete", f"{remote}{fingerprint}", check=False)
+    assert lxd.query("/1.0/operations").get("running") is None
+
+
+def test_lxpy_launches_images_of_lxd(
+    daemon: Daemon, lxd: Lxd, neighbour: str, theirs: dict[str, str]
+) -> None:
+    name = daemon.name()
+    try:
+        daemon.lxpy("launch", "lxd:one", f"local:{name}")
+        assert daemon.out(name, "hostname") == name
+        assert daemon.api.get(f"/1.0/images/{theirs['one']}")["cached"]
+        # the image is here already: the secret is not used, and does not stay
+        daemon.lxpy("image", "copy", "lxd:one", "local:")
+        assert not daemon.api.get(f"/1.0/images/{theirs['one']}")["cached"]
+        assert "running" not in lxd.query("/1.0/operations")
+        listed = daemon.lxpy("image", "list", neighbour, "-f", "csv", "-c", "l").stdout
+        assert listed.split() == ["one", "two"]
+    finally:
+        daemon.delete(name)
 
 
 LOOK = (
