@@ -82,7 +82,8 @@ class Live:
                 noted = await self._networks.attach(instance, plan.nics, self._pid(instance))
                 volatile |= {f"volatile.{key}": value for key, value in noted.items()}
         except LxpyError as error:
-            raise Failed(f'Failed to start device "{name}": {error}') from error
+            text = f'Failed to start device "{name}": '
+            raise Failed(text + str(error).removeprefix(text)) from error
         return volatile
 
     async def _remove(self, instance: Instance, name: str) -> None:

@@ -291,6 +291,9 @@ class Networks:
     async def detach(self, instance: Instance) -> None:
         """Clean up after an instance that has ended. Idempotent."""
         await self._wiring.detach(instance.unique_name)
+        if self._store.has(instance.project, instance.name):
+            current = self._store.get(instance.project, instance.name)
+            await self._store.note(current, dict.fromkeys(nics.host_keys(current), ""))
 
     async def forget(self, unique: str) -> None:
         """Give free what an instance that is deleted has had: name, addresses. Idempotent."""

@@ -75,6 +75,14 @@ def placed(instance: Instance, plan: NicPlan) -> Placed:
     )
 
 
+def host_keys(instance: Instance) -> Iterator[str]:
+    """Yield the volatile keys that say what nics have on the host while the instance runs."""
+    for device in nic_devices(instance):
+        for key in ("host_name", "last_state.created", "last_state.hwaddr", "last_state.mtu"):
+            if f"volatile.{device}.{key}" in instance.config:
+                yield f"volatile.{device}.{key}"
+
+
 def nics_of(instance: Instance) -> Iterator[Placed]:
     """Yield the nics of an instance; one that was never started may lack a MAC still."""
     given = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from lxpy.errors import BadRequest, LxpyError, NotFound
+from lxpy.errors import BadRequest, Failed, LxpyError, NotFound
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.networks import firewall, netlink
@@ -192,7 +192,11 @@ class Wiring:
         done: list[str] = []
         try:
             for plan in plans:
-                found = await self._attach(nics.placed(instance, plan), pid)
+                try:
+                    found = await self._attach(nics.placed(instance, plan), pid)
+                except LxpyError as error:
+                    text = f'Failed to start device "{plan.device}": {error}'
+                    raise Failed(text) from error
                 done.append(plan.device)
                 volatile |= {f"{plan.device}.{key}": value for key, value in found.items()}
         except BaseException:

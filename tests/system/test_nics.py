@@ -125,7 +125,8 @@ def test_macvlan_network(daemon: Daemon, launch: Launch, wire: Wire) -> None:
 
 def test_parent_missing(daemon: Daemon, launch: Launch) -> None:
     name = launch(start=False, devices=nic("macvlan", parent="ltnone0"))
-    with pytest.raises(ApiError, match='Parent device "ltnone0" doesn\'t exist'):
+    text = 'Failed to start device "eth1": Parent device "ltnone0" doesn\'t exist'
+    with pytest.raises(ApiError, match=text):
         change(daemon, name, "start")
     assert daemon.status(name) == "Stopped"
     with pytest.raises(ApiError, match='Parent device "ltnone0" doesn\'t exist'):
@@ -161,6 +162,7 @@ def test_physical(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     assert inside(daemon, name)["hwaddr"] == HWADDR
     change(daemon, name, "stop", force=True)
     assert shown(wire.near) == before
+    assert not volatile(daemon, name, "host_name") and not volatile(daemon, name, "last_state.mtu")
     change(daemon, name, "start")
     daemon.out(name, "ip", "link", "set", "eth1", "down")
     daemon.out(name, "ip", "link", "set", "eth1", "name", '"odd$')

@@ -188,7 +188,8 @@ def check_together(nics: Iterable[tuple[str, Options]], instance: str) -> None:
     """Raise InvalidConfig when nics of one instance get in each other's way."""
     names: dict[str, str] = {}
     networks: dict[str, str] = {}
-    for device, given in nics:
+    found = list(nics)
+    for device, given in found:
         for key, seen, text in (
             ("name", names, 'Network interface name "{0}" already used by device "{1}"'),
             (
@@ -205,3 +206,22 @@ def check_together(nics: Iterable[tuple[str, Options]], instance: str) -> None:
                 )
             if value:
                 seen[value] = device
+    _check_gateways(found)
+
+
+def _check_gateways(nics: Iterable[tuple[str, Options]]) -> None:
+    """Raise InvalidConfig when two nics would each be the instance's way out."""
+    used: dict[str, str] = {}
+    for device, given in nics:
+        for family in ("ipv4", "ipv6"):
+            key = f"{family}.gateway"
+            if given.get("nictype") not in ("routed", "ipvlan"):
+                continue
+            if not given.get(f"{family}.address") or given.get(key, "auto") not in ("", "auto"):
+                continue
+            if key in used:
+                raise InvalidConfig(
+                    f'Device validation failed for "{device}": Existing NIC "{used[key]}" already '
+                    f'uses "{key}" in auto mode: set it to "none" on one of them'
+                )
+            used[key] = device

@@ -139,6 +139,9 @@ def test_devices_go_together() -> None:
         ({"a": data, "b": {**data, "path": "x/"}}, "More than one disk device uses the same path"),
         ({"a": {**NIC, "network": "a", "name": "e"}, "b": {**NIC, "network": "b", "name": "e"}},
          "already used by device"),
+        ({"r1": {"type": "nic", "nictype": "routed", "ipv4.address": "192.0.2.1"},
+          "r2": {"type": "nic", "nictype": "routed", "ipv4.address": "192.0.2.2"}},
+         'Existing NIC "r1" already uses "ipv4.gateway" in auto mode'),
     ):  # fmt: skip
         with pytest.raises(BadRequest, match=text):
             devices.validate({**good, **extra}, expanded=True, instance="c1")
