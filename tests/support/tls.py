@@ -49,6 +49,7 @@ class Front:
     def __init__(self, socket: Path, pem: Path) -> None:
         self._socket = socket
         self.certificate = self_signed(pem)
+        self._most_bytes = 1 << 60
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(pem)
         self._loop = asyncio.new_event_loop()
@@ -60,8 +61,14 @@ class Front:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
 
+    def pause_after(self, size: int) -> None:
+        """From now on, let only so many bytes of an answer through: then it stands still."""
+        self._most_bytes = size
+
     def close(self) -> None:
         """End it, and every connection through it."""
+        if self._loop.is_closed():
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(self._end())
@@ -76,14 +83,20 @@ class Front:
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_unix_connection(self._socket)
-        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+        await asyncio.gather(
+            _pump(reader, inner_writer, 1 << 60), _pump(inner_reader, writer, self._most_bytes)
+        )
 
 
-async def _pump(reader: StreamReader, writer: StreamWriter) -> None:
+async def _pump(reader: StreamReader, writer: StreamWriter, most_bytes: int) -> None:
+    done = 0
     try:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
+            done += len(data)
+            if done > most_bytes:
+                await asyncio.Event().wait()
     except OSError:
         return
     finally:

@@ -20,6 +20,7 @@ from tests.support.api import ApiError
 from tests.support.daemon import Daemon
 from tests.support.fixtures import change, import_image
 from tests.support.processes import wait_until
+from tests.support.tls import Front
 
 
 def digest(*files: Path) -> str:
@@ -315,3 +316,79 @@ def test_unpacked_copy_is_deleted_by_itself(daemon: Daemon, tmp_path: Path) -> N
     for name in (first, second):
         change(daemon, name, "start")
         assert daemon.out(name, "hostname") == name
+
+
+@pytest.fixture
+def away(own_daemon: Daemon, tmp_path: Path) -> Iterator[tuple[Daemon, Front]]:
+    """Another daemon, reached by TLS."""
+    front = Front(own_daemon.socket, tmp_path / "front.pem")
+    yield own_daemon, front
+    front.close()
+
+
+@pytest.mark.usefixtures("clean")
+def test_pull_and_push_between_daemons(
+    daemon: Daemon, away: tuple[Daemon, Front], tmp_path: Path
+) -> None:
+    """Bytes, properties and profiles come along; what is not the newest is fetched by refresh."""
+    other, front = away
+    images = [busybox.build(tmp_path / f"{n}.tar.gz", f"between-{n}") for n in (1, 2)]
+    parts = busybox.build_split(tmp_path / "meta.tar.xz", tmp_path / "rootfs.tar.gz")
+    place = {"type": "image", "server": front.url, "protocol": "lxd", "mode": "pull",
+             "certificate": front.certificate}  # fmt: skip
+    first = import_image(other, images[0], "base")
+    other.api.patch(f"/1.0/images/{first}", {"public": True, "properties": {"from": "there"}})
+    body = {"source": {**place, "alias": "base"}, "auto_update": True,
+            "aliases": [{"name": "ours"}]}  # fmt: skip
+    done = daemon.api.post("/1.0/images", body)
+    assert done["metadata"]["fingerprint"] == first
+    found = daemon.api.get(f"/1.0/images/{first}")
+    assert found["properties"]["from"] == "there" and not found["public"]
+    # a newer one gets the alias there
+    second = import_image(other, images[1], "newer")
+    other.api.put("/1.0/images/aliases/base", {"target": second})
+    assert daemon.api.post(f"/1.0/images/{first}/refresh", {})["metadata"]["refreshed"]
+    assert daemon.api.get("/1.0/images/aliases/ours")["target"] == second
+    # and the other way, to a daemon that awaits it
+    daemon.lxpy("image", "import", *parts, "--alias", "parts")
+    third = digest(*parts)
+    token = other.api.call(
+        "POST", "/1.0/images", {"source": {"mode": "push", "fingerprint": third}}, wait=False
+    )
+    target = {"target": front.url, "certificate": front.certificate,
+              "secret": token["metadata"]["secret"], "profiles": ["default"]}  # fmt: skip
+    daemon.api.post(f"/1.0/images/{third}/export", target)
+    assert len(files_of(other, third)) == 2
+    assert other.api.get(f"/1.0/images/{third}")["profiles"] == ["default"]
+    with pytest.raises(ApiError, match="Image with same fingerprint already exists"):
+        daemon.api.post(f"/1.0/images/{third}/export", target)
+
+
+def test_pull_that_is_interrupted(
+    daemon: Daemon, away: tuple[Daemon, Front], tmp_path: Path
+) -> None:
+    """The source dies, or the operation is cancelled: the error says so, and nothing is left."""
+    other, front = away
+    image = tmp_path / "large.tar.gz"
+    with busybox.Tarball(image) as tarball:
+        busybox.fill_metadata(tarball, "large")
+        busybox.fill_rootfs(tarball)
+        tarball.file("rootfs/large", os.urandom(48 << 20))
+    fingerprint = import_image(other, image, "large")
+    token = other.api.call("POST", f"/1.0/images/{fingerprint}/secret", {}, wait=False)
+    source = {"type": "image", "server": front.url, "certificate": front.certificate,
+              "fingerprint": fingerprint, "secret": token["metadata"]["secret"]}  # fmt: skip
+    incoming = daemon.directory / "images/.incoming"
+    front.pause_after(4 << 20)
+    operation = daemon.api.call("POST", "/1.0/images", {"source": source}, wait=False)
+    wait_until(lambda: bool(list(incoming.glob("*/*"))), 10, "the download begins")
+    daemon.api.delete(f"/1.0/operations/{operation['id']}")
+    wait_until(lambda: not list(incoming.iterdir()), 10, "the cancelled one is forgotten")
+    operation = daemon.api.call("POST", "/1.0/images", {"source": source}, wait=False)
+    wait_until(lambda: bool(list(incoming.glob("*/*"))), 10, "the download begins again")
+    other.kill()
+    front.close()
+    with pytest.raises(ApiError, match="Cannot fetch|the connection broke|closed"):
+        daemon.api.wait(operation)
+    assert not list(incoming.iterdir()) and not files_of(daemon, fingerprint)
+    other.start()
