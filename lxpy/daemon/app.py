@@ -161,7 +161,7 @@ class Application:
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.updates = self._updates()
-        guests = Guests(directories, store, runtime, self.images, lifecycle)
+        guests = Guests(directories, store, locks, runtime, self.images, lifecycle)
         self.updates.on_change = guests.changed
         self.guests = GuestListener(guests, directories.guest_api)
         self.checkpoints.alone = self.guests.cut

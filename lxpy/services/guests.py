@@ -22,6 +22,7 @@ from lxpy.runtime.callers import container_of
 from lxpy.runtime.container import Runtime
 from lxpy.services.directories import Directories
 from lxpy.services.images import Exported, Images, Viewer
+from lxpy.services.locks import Locks
 from lxpy.services.power import READY
 from lxpy.services.store import InstanceStore, Key
 from lxpy.units import is_true
@@ -37,6 +38,7 @@ class Guests:
         self,
         directories: Directories,
         store: InstanceStore,
+        locks: Locks,
         runtime: Runtime,
         images: Images,
         lifecycle: Lifecycle,
@@ -44,6 +46,7 @@ class Guests:
         self._cgroup = directories.cgroup
         self._events = Bus()
         self._store = store
+        self._locks = locks
         self._runtime = runtime
         self._images = images
         self._lifecycle = lifecycle
@@ -76,8 +79,10 @@ class Guests:
         """Note that an instance is ready, or not yet. Raises BadRequest."""
         if state not in ("Started", "Ready"):
             raise BadRequest(f'Invalid instance state "{state}"')
-        instance = self._store.get(*key)
-        await self._store.note(instance, {READY: "true" if state == "Ready" else ""})
+        # Or a change of its config under way, or its start, would undo this.
+        async with self._locks.hold("instance", *key):
+            instance = self._store.get(*key)
+            await self._store.note(instance, {READY: "true" if state == "Ready" else ""})
         if state == "Ready":
             path = f"/1.0/instances/{instance.name}"
             self._lifecycle.emit("instance-ready", path, instance.project)
