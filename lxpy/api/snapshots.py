@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from msgspec import UNSET, Struct, UnsetType
 
+from lxpy.api.instances import MigrationTarget
+
 #: how LXD writes that something never expires
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 #: a size that is not known
@@ -42,6 +44,7 @@ class SnapshotPost(Struct, kw_only=True):
     name: str = ""
     migration: bool = False
     live: bool = False
+    target: MigrationTarget | None = None
 
 
 class Making(Struct, kw_only=True):

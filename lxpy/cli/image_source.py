@@ -24,7 +24,7 @@ class NotListening(BadRequest):
     def __init__(self, remote: Remote) -> None:
         super().__init__(
             "The source server isn't listening on the network: set core.https_address "
-            f'of "{remote.name}", or copy the image with --mode relay'
+            f'of "{remote.name}", or use --mode relay'
         )
 
 
@@ -86,7 +86,7 @@ def sources(session: Session, remote: Remote, name: str) -> Iterator[list[Json]]
         return
     client = session.client(remote)
     image = find(session, remote, name)
-    addresses, certificate = _reach(client, remote)
+    addresses, certificate = reach(client, remote)
     base |= {"protocol": "lxd", "certificate": certificate, "project": client.project}
     if image["public"] and not image["fingerprint"].startswith(name):
         yield [{**base, "server": address, "alias": name} for address in addresses]
@@ -113,7 +113,7 @@ def revoke(client: Client, token: Json) -> None:
 
 def target(session: Session, remote: Remote) -> tuple[str, str]:
     """Return address and certificate by which others reach a server. Raises NotListening."""
-    addresses, certificate = _reach(session.client(remote), remote)
+    addresses, certificate = reach(session.client(remote), remote)
     return addresses[0], certificate
 
 
@@ -128,7 +128,8 @@ def attempt(candidates: list[Json], work: Callable[[Json], Json]) -> Json:
     raise BadRequest("There is no source to fetch the image from")
 
 
-def _reach(client: Client, remote: Remote) -> tuple[list[str], str]:
+def reach(client: Client, remote: Remote) -> tuple[list[str], str]:
+    """Return the addresses by which others reach a server, its certificate. Raises NotListening."""
     environment = (client.get("/1.0") or {}).get("environment") or {}
     addresses = [f"https://{each}" for each in environment.get("addresses") or []]
     if remote.address.startswith("https://"):

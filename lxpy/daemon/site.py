@@ -71,7 +71,7 @@ def build(app: Application) -> web.Application:
 def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield instances.routes(_instances(app))
     yield metadata.routes(InstanceMetadata(app.store, app.locks, app.pools, app.lifecycle))
-    yield snapshots.routes(app.snapshots, Differences(app.snapshots, app.pools))
+    yield snapshots.routes(app.snapshots, Differences(app.snapshots, app.pools), _source(app))
     yield backups.routes(app.backups, app.exports)
     yield files.routes(app.files, Trees(app.files))
     yield sftp.routes(Sftp(app.files, app.locks))
@@ -105,9 +105,7 @@ def _instances(app: Application) -> instances.Services:
     return instances.Services(
         instances=app.instances,
         creation=creation,
-        source=MigrationSource(
-            app.store, app.exports, app.power, app.staging, app.pools.storage, app.registry
-        ),
+        source=_source(app),
         sink=migration_sink.MigrationSink(sink),
         imports=Imports(
             store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
@@ -122,6 +120,12 @@ def _instances(app: Application) -> instances.Services:
         ),
         logs=Logs(app.directories, app.store, app.lifecycle),
     )  # fmt: skip
+
+
+def _source(app: Application) -> MigrationSource:
+    return MigrationSource(
+        app.store, app.exports, app.power, app.staging, app.pools.storage, app.registry
+    )
 
 
 def _creation(app: Application) -> Creation:

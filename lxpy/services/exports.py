@@ -133,6 +133,26 @@ class Exports:
             yield still, dict((await self._about(still, wish)).config)
 
     @asynccontextmanager
+    async def still_snapshot(
+        self, project: str, name: str, snapshot: str
+    ) -> AsyncIterator[tuple[Still, dict[str, Any]]]:
+        """Have a snapshot stay for the length of a block; it is described as an instance.
+
+        Raises NotFound.
+        """
+        async with AsyncExitStack() as stack:
+            async with self._locks.hold("instance", project, name):
+                instance = self.check(
+                    project, name, Wish(await self.packer("none"), since=snapshot)
+                )
+                pool = await self._pools.pool(instance.root_device[1]["pool"])
+                volume = volume_of(instance).at(snapshot)
+                await stack.enter_async_context(self._pools.storage.held(pool, volume))
+            still = Still(instance, pool, volume, ())
+            wish = Wish(await self.packer("none"), instance_only=True)
+            yield still, dict((await self._about(still, wish)).config)
+
+    @asynccontextmanager
     async def _job(self, project: str, name: str, wish: Wish) -> AsyncIterator[Job]:
         async with AsyncExitStack() as stack:
             async with self._locks.hold("instance", project, name):

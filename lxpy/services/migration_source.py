@@ -13,8 +13,9 @@ from io import FileIO
 from typing import Any
 
 from lxpy.api import instances as api
+from lxpy.api.snapshots import SnapshotPost
 from lxpy.backups.programs import wide_pipe
-from lxpy.errors import BadRequest, Failed
+from lxpy.errors import BadRequest, Failed, NotFound
 from lxpy.images.progress import Meter
 from lxpy.instances import architectures
 from lxpy.instances.model import Snapshot
@@ -87,11 +88,35 @@ class MigrationSource:
         async def work(operation: Operation, control: Channel, fs: Channel) -> None:
             async with self._exports.still(project, name, instance_only=alone) as (still, about):
                 sending = Sending(self._storage, self._staging, still.pool, fs, operation)
-                await sending.instance(control, still, about, wish.allow_inconsistent)
+                await sending.instance(control, still, about, may_vanish=wish.allow_inconsistent)
 
         return meetings.meet(
             self._registry, "Migrating instance", work, peer_of(wish.target),
             project=project, resources={"instances": [f"/1.0/instances/{name}"]},
+        )  # fmt: skip
+
+    def send_snapshot(
+        self, project: str, name: str, snapshot: str, wish: SnapshotPost
+    ) -> Operation:
+        """Start the migration of a snapshot, which is an instance at the other server.
+
+        Raises NotFound, BadRequest.
+        """
+        instance = self._store.get(project, name)
+        if self._store.snapshots.find(instance.id, snapshot) is None:
+            raise NotFound("InstanceSnapshot not found")
+
+        async def work(operation: Operation, control: Channel, fs: Channel) -> None:
+            async with self._exports.still_snapshot(project, name, snapshot) as (still, about):
+                sending = Sending(self._storage, self._staging, still.pool, fs, operation)
+                await sending.instance(control, still, about, may_vanish=False)
+
+        path = f"/1.0/instances/{name}"
+        return meetings.meet(
+            self._registry, "Transferring snapshot", work, peer_of(wish.target), project=project,
+            resources={
+                "instances": [path], "instances_snapshots": [f"{path}/snapshots/{snapshot}"],
+            },
         )  # fmt: skip
 
 
@@ -120,7 +145,7 @@ class Sending:
         self._operation = operation
 
     async def instance(
-        self, control: Channel, still: Still, about: Mapping[str, Any], may_vanish: bool
+        self, control: Channel, still: Still, about: Mapping[str, Any], *, may_vanish: bool
     ) -> None:
         """Send an instance that stays as it is. Raises Failed."""
         index = {_NAMES[key]: value for key, value in about.items() if key in _NAMES}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET
 
 from lxpy.api import snapshots as api
-from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound, NotSupported
+from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.model import Instance, Snapshot, snapshot_of
 from lxpy.instances.names import check_snapshot_name
@@ -188,10 +188,6 @@ class Snapshots:
     def rename(self, project: str, name: str, snapshot: str, wish: api.SnapshotPost) -> Operation:
         """Start the renaming of a snapshot. Raises NotFound, BadRequest, Conflict."""
         instance, _ = self.find(project, name, snapshot)
-        if wish.migration:
-            raise NotSupported(
-                "Moving snapshots between servers is not in this version of lxpy: copy the snapshot"
-            )
         new_name = check_snapshot_name(wish.name)
         if self._store.snapshots.find(instance.id, new_name) is not None:
             raise Conflict(f'Snapshot "{new_name}" already in use')

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.support import fixtures, leaks
+from tests.support.api import ApiError
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch
 
@@ -120,3 +121,92 @@ def test_lxc_copies_and_moves_with_snapshots(pair: Pair, launch: Launch) -> None
     pair.run("lxc", "move", f"here:{name}", "there:", "--mode", "relay")
     assert name not in pair.here.instances()
     check_same(pair.there, name, digests)
+
+
+def test_lxpy_copies_refreshes_and_moves(pair: Pair, launch: Launch) -> None:
+    name, digests = prepared(pair.here, launch)
+    before = pair.here.api.get(f"/1.0/instances/{name}")["config"]
+    pair.run("lxpy", "copy", f"here:{name}", "there:copied")
+    check_same(pair.there, "copied", digests)
+    taken = pair.there.api.get("/1.0/instances/copied")["config"]
+    for key in ("volatile.uuid", "volatile.eth0.hwaddr"):
+        assert taken[key] != before[key], "a copy is not the original"
+
+    pair.here.api.delete(f"/1.0/instances/{name}/snapshots/s0")
+    fixtures.change(pair.here, name, "start")
+    pair.here.exec(name, "sh", "-c", "echo newer >/data/a; rm /data/c")
+    digests = [digests[1], digest(pair.here, name)]
+    pair.here.api.post(f"/1.0/instances/{name}/snapshots", {"name": "s2"})
+    pair.run("lxpy", "copy", "--refresh", f"here:{name}", "there:copied")
+    fixtures.change(pair.here, name, "stop")
+    listed = pair.there.api.get("/1.0/instances/copied/snapshots?recursion=1")
+    assert [each["name"] for each in listed] == ["s1", "s2"]
+    fixtures.change(pair.there, "copied", "start")
+    assert digest(pair.there, "copied") == digests[1]
+    fixtures.change(pair.there, "copied", "stop")
+
+    pair.run("lxpy", "copy", f"here:{name}/s1", "there:ofsnapshot")
+    fixtures.change(pair.there, "ofsnapshot", "start")
+    assert digest(pair.there, "ofsnapshot") == digests[0]
+
+    pair.run("lxpy", "move", f"here:{name}", "there:moved")
+    assert name not in pair.here.instances()
+    moved = pair.there.api.get("/1.0/instances/moved")["config"]
+    for key in ("volatile.uuid", "volatile.eth0.hwaddr"):
+        assert moved[key] == before[key], "what moves stays who it is"
+
+
+def test_volumes_go_along(pair: Pair) -> None:
+    volumes = "/1.0/storage-pools/default/volumes/custom"
+    tree = pair.here.directory / "storage-pools/default/custom/v/files"
+    pair.here.api.post(volumes, {"name": "v", "config": {"user.note": "kept"}})
+    try:
+        (tree / "file").write_text("one")
+        pair.here.api.post(f"{volumes}/v/snapshots", {"name": "s0"})
+        (tree / "file").write_text("two")
+        pair.run("lxpy", "storage", "volume", "copy", "here:default/v", "there:default/w")
+        (tree / "file").write_text("three")
+        pair.here.api.post(f"{volumes}/v/snapshots", {"name": "s1"})
+        words = ("copy", "--refresh", "here:default/v", "there:default/w")
+        pair.run("lxpy", "storage", "volume", *words)
+        pair.run("lxpy", "storage", "volume", "move", "here:default/v", "there:default/x")
+    finally:
+        left = [each["name"] for each in pair.here.api.get(f"{volumes}?recursion=1")]
+        if "v" in left:
+            pair.here.api.delete(f"{volumes}/v")
+    there = pair.there.directory / "storage-pools/default/custom"
+    try:
+        for name in ("w", "x"):
+            assert pair.there.api.get(f"{volumes}/{name}")["config"]["user.note"] == "kept"
+            for snapshot, text in (("", "three"), ("s0", "one"), ("s1", "three")):
+                if snapshot:
+                    pair.there.api.put(f"{volumes}/{name}", {"restore": snapshot})
+                assert (there / name / "files/file").read_text() == text
+    finally:
+        for name in ("w", "x"):
+            pair.there.api.delete(f"{volumes}/{name}")
+    assert left == []
+
+
+def test_what_fails_leaves_nothing(pair: Pair, launch: Launch) -> None:
+    """The leak check of both servers looks for the rest."""
+    name = launch(start=False)
+    done = pair.run("lxpy", "copy", f"here:{name}", "there:copy", "-s", "nopool", check=False)
+    assert done.returncode != 0 and "nopool" in done.stderr
+    done = pair.run("lxpy", "copy", f"here:{name}", "there:", "-p", "noprofile", check=False)
+    assert done.returncode != 0 and "noprofile" in done.stderr
+    done = pair.run("lxpy", "move", f"here:{name}", "there:", "--mode", "pull", check=False)
+    assert done.returncode != 0 and "isn't listening on the network" in done.stderr
+    assert pair.there.instances() == []
+    assert name in pair.here.instances()
+
+
+def test_running_instances_are_refused_or_copied_from_a_snapshot(
+    pair: Pair, launch: Launch
+) -> None:
+    name = launch()
+    with pytest.raises(ApiError, match="Unable to perform container live migration"):
+        pair.here.api.post(f"/1.0/instances/{name}", {"migration": True, "live": True})
+    pair.run("lxpy", "copy", f"here:{name}", "there:stopped")
+    assert pair.here.status(name) == "Running"
+    fixtures.change(pair.there, "stopped", "start")

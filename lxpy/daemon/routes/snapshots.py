@@ -10,14 +10,18 @@ from aiohttp import web
 from lxpy.api import snapshots as api
 from lxpy.daemon import http
 from lxpy.services.differences import Differences
+from lxpy.services.migration_source import MigrationSource
 from lxpy.services.snapshots import Snapshots
 
 
 class Handlers:
     """The handlers below one of the two paths."""
 
-    def __init__(self, snapshots: Snapshots, differences: Differences, path: str) -> None:
+    def __init__(
+        self, snapshots: Snapshots, differences: Differences, source: MigrationSource, path: str
+    ) -> None:
         self._snapshots = snapshots
+        self._source = source
         self._differences = differences
         self._path = path
 
@@ -53,8 +57,10 @@ class Handlers:
         return http.accepted(self._snapshots.patch(*_place(request), wish, check))
 
     async def rename(self, request: web.Request) -> web.Response:
-        """Rename a snapshot."""
+        """Rename a snapshot, or send it to another server."""
         wish = await http.body(request, api.SnapshotPost)
+        if wish.migration:
+            return http.accepted(self._source.send_snapshot(*_place(request), wish))
         return http.accepted(self._snapshots.rename(*_place(request), wish))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -73,11 +79,13 @@ def _place(request: web.Request) -> tuple[str, str, str]:
     return http.project(request), name, snapshot
 
 
-def routes(snapshots: Snapshots, differences: Differences) -> list[web.RouteDef]:
+def routes(
+    snapshots: Snapshots, differences: Differences, source: MigrationSource
+) -> list[web.RouteDef]:
     """Return the routes of snapshots."""
     found: list[web.RouteDef] = []
     for path in ("/1.0/instances", "/1.0/containers"):
-        handlers = Handlers(snapshots, differences, path)
+        handlers = Handlers(snapshots, differences, source, path)
         every = path + "/{name}/snapshots"
         one = every + "/{snapshot}"
         found += [

@@ -273,9 +273,9 @@ async def test_a_volume_moves(parts: Parts) -> None:
     assert await parts.names() == []
     assert [each.name for each in await parts.volumes.list("other", None)] == ["w", "w/s"]
     assert not await in_thread(parts.tree("v").parent.exists)
-    with pytest.raises(NotSupported, match="another project or server"):
+    with pytest.raises(NotSupported, match="another project"):
         place = custom("other", "w")
-        await parts.copies.move(place, api.VolumePost(name="w", pool="default", migration=True))
+        await parts.copies.move(place, api.VolumePost(name="w", pool="default", project="p"))
 
 
 async def test_what_a_daemon_has_left(parts: Parts) -> None:
