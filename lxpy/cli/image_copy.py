@@ -62,7 +62,7 @@ def copy(
     client = session.client(target)
     if target_project:
         client.project = target_project
-    job = _Job(session, source, image, target, client, public=public, auto_update=auto_update)
+    job = Copy(session, source, image, target, client, public=public, auto_update=auto_update)
     mark = job.run(mode)
     if copy_aliases:
         aliases = (*aliases, *job.aliases())
@@ -70,8 +70,8 @@ def copy(
     session.say("Image copied successfully!")
 
 
-class _Job:
-    """One copy."""
+class Copy:
+    """One copy of an image from a remote to the server of `client`, which is `target`."""
 
     def __init__(
         self,

@@ -7,11 +7,13 @@ import sys
 from lxpy.cli.changing import change_state
 from lxpy.cli.declare import argument, command, flag, names, option
 from lxpy.cli.image_alias import set_aliases
+from lxpy.cli.image_copy import Copy, fingerprint_of
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs, split_snapshot
 from lxpy.client.client import Client, Json
+from lxpy.client.remotes import Remote
 from lxpy.client.transport import quote
-from lxpy.errors import BadRequest, NotSupported, Refused
+from lxpy.errors import BadRequest, Refused
 
 _NOT_RUNNING = ("Stopped", "Error")
 
@@ -37,43 +39,50 @@ def publish(
     public: bool,
     reuse: bool,
 ) -> None:
-    """Publish instances and snapshots as images."""
-    client, name = session.server(source)
-    properties = _properties(session, client, words)
+    """Publish instances and snapshots as images, here or on another server."""
+    origin, name = session.parse(source)
+    client = session.client(origin)
+    remote, properties = _sort(session, origin, words)
+    target = session.client(remote)
+    is_here = target.path == client.path
     instance, snapshot = split_snapshot(name)
     if not instance:
         raise BadRequest("Instance name is mandatory")
     body: Json = {
         "source": {"type": "snapshot" if snapshot else "instance", "name": name},
-        "public": public,
+        "public": public and is_here,
         "compression_algorithm": compression,
     }
     if properties:
         body["properties"] = properties
     if expire:
         body["expires_at"] = expire
-    replaced = _named(client, aliases) if reuse else set()
+    replaced = _named(target, aliases) if reuse else set()
     stopped = not snapshot and _stop(client, instance, force)
     try:
         done = client.change("POST", "/1.0/images", body)
     finally:
         if stopped:
             change_state(client, instance, {"action": "start", "timeout": -1, "stateful": False})
-    mark = str((done.get("metadata") or {})["fingerprint"])
-    set_aliases(client, mark, aliases)
+    mark = fingerprint_of(done)
+    if not is_here:
+        try:
+            Copy(session, origin, mark, remote, target, public=public, auto_update=False).run(None)
+        finally:
+            client.change("DELETE", f"/1.0/images/{mark}")
+    set_aliases(target, mark, aliases)
     for old in replaced - {mark}:
-        client.change("DELETE", f"/1.0/images/{quote(old)}")
+        target.change("DELETE", f"/1.0/images/{quote(old)}")
     session.say(f"Instance published with fingerprint: {mark}")
 
 
-def _properties(session: Session, client: Client, words: tuple[str, ...]) -> dict[str, str]:
-    """Return the properties among the words; a remote must be the instance's own."""
+def _sort(
+    session: Session, origin: Remote, words: tuple[str, ...]
+) -> tuple[Remote, dict[str, str]]:
+    """Return where the image goes and its properties. Raises NotFound, BadRequest."""
     if words and words[0].endswith(":") and "=" not in words[0]:
-        other, _ = session.server(words[0])
-        if other.path != client.path:
-            raise NotSupported("This version publishes within one server only")
-        words = words[1:]
-    return pairs(words)
+        return session.parse(words[0])[0], pairs(words[1:])
+    return origin, pairs(words)
 
 
 def _named(client: Client, aliases: tuple[str, ...]) -> set[str]:

@@ -90,6 +90,23 @@ def forget_lists(daemon: Daemon) -> None:
         os.utime(kept, (time.time() - 7200,) * 2)
 
 
+def test_publish_to_another_server(
+    daemon: Daemon, other: Daemon, launch: Callable[..., str]
+) -> None:
+    """The image is made here, goes there, and does not stay here."""
+    name, before = launch(), daemon.api.get("/1.0/images")
+    daemon.exec(name, "sh", "-c", "echo mine >/root/file")
+    words = ("--force", "--alias", "made", "--public", "kind=published")
+    out = daemon.lxpy("publish", name, "other:", *words).stdout
+    fingerprint = other.api.get("/1.0/images/aliases/made")["target"]
+    assert f"Instance published with fingerprint: {fingerprint}" in out
+    found = other.api.get(f"/1.0/images/{fingerprint}")
+    assert found["public"] and found["properties"]["kind"] == "published"
+    assert daemon.api.get("/1.0/images") == before and not files_of(daemon, fingerprint)
+    other.lxpy("launch", "made", "c1")
+    assert other.out("c1", "cat", "/root/file") == "mine"
+
+
 @pytest.fixture
 def config(daemon: Daemon) -> Iterator[Callable[[dict[str, str]], None]]:
     """Set server config keys, which are unset at the end."""
