@@ -29,7 +29,6 @@ for noun in (acl, forward, peer, zone):
 def list_networks(session: Session, remote: str | None, form: str) -> None:
     client, _ = session.server(remote or "")
     found = client.get("/1.0/networks", recursion="1")
-    found = [each for each in found if each["type"] not in ("loopback", "unknown")]
     found.sort(key=lambda each: str(each["name"]))
     header = ("NAME", "TYPE", "MANAGED", "IPV4", "IPV6", "DESCRIPTION", "USED BY", "STATE")
     rows = [
@@ -44,6 +43,7 @@ def list_networks(session: Session, remote: str | None, form: str) -> None:
             str(each["status"]).upper(),
         ]
         for each in found
+        if each["type"] not in ("loopback", "unknown")
     ]
     show(form, header, rows, found)
 

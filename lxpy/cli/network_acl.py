@@ -85,7 +85,7 @@ def add_rule(session: Session, name: str, direction: str, words: tuple[str, ...]
 @command(rule, "remove", help="Remove rules from an ACL.")
 @_name
 @argument("direction", "<direction>")
-@argument("words", "<key>=<value>...", nargs=-1)
+@argument("words", "<key>=<value>...", nargs=-1, required=False)
 @flag("--force", help="Remove all rules that match")
 def remove_rule(
     session: Session, name: str, direction: str, words: tuple[str, ...], force: bool
