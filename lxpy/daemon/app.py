@@ -266,6 +266,7 @@ class Application:
         if complete:
             await self.volume_files.settle_sizes()
             await self.disks.sweep()
+            await self.starter.sweep()
             await self.networks.start({each.name: each.pid for each in held})
         await self.power.settle()
         if complete:

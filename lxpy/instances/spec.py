@@ -66,6 +66,7 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
         live=instance.flag("security.live", default=True),
         disks=(*parts.devices.disks, *raw.disks),
         nodes=parts.devices.nodes,
+        proxies=parts.devices.proxies,
         files=parts.files,
         limits=build_limits(config, host, parts.cpus),
         rlimits={**rlimits(config), **raw.rlimits},

@@ -31,6 +31,13 @@ def filters_bridges(proc: Path = _PROC) -> bool:
     return any(found)
 
 
+def turn_back(port: str, sys: Path = Path("/sys")) -> None:
+    """Let a bridge send packets out of the port that they came from (hairpin mode)."""
+    mode = sys / "class/net" / port / "brport/hairpin_mode"
+    if mode.exists():
+        _write(mode, "1")
+
+
 def prepare_bridge(name: str, *, ipv6: bool, proc: Path = _PROC) -> None:
     """Make a bridge that has an IPv6 address a router, and one that has none silent."""
     conf = proc / "ipv6/conf" / name

@@ -16,8 +16,7 @@ import struct
 from lxpy.kernel import namespaces, processes
 from lxpy.kernel.libc import syscall
 from lxpy.runtime import frames, intercept, phases, terminal
-from lxpy.runtime.launch import StepFailed
-from lxpy.runtime.phases import Report
+from lxpy.runtime.phases import Report, StepFailed
 from lxpy.runtime.steps import confine
 
 TYPE_CHECKING = False

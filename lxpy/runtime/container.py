@@ -23,7 +23,7 @@ from lxpy.runtime.checkpoint import Dump
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.process import Console, Process, pipes
 from lxpy.runtime.running import Exit, Held, Running, read_held
-from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Spec, encode
+from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Proxy, Spec, encode
 from lxpy.runtime.usage import Meter, Usage
 
 __all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "SupervisorLost",
@@ -509,6 +509,10 @@ class Runtime:
     async def remove_node(self, name: str, node: Node) -> None:
         """Take a device node away."""
         await self._hotplug(name, "remove-node", node=encode(node))
+
+    async def set_proxies(self, name: str, proxies: tuple[Proxy, ...]) -> None:
+        """Have its proxies be these. Raises StartFailed, and they are what they were."""
+        await self._hotplug(name, "proxies", proxies=[encode(each) for each in proxies])
 
     async def _hotplug(self, name: str, action: str, **device: Any) -> None:
         link = await self.linked()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from lxpy.kernel.bpf import Device
     from lxpy.runtime.cgroups import Group
-    from lxpy.runtime.plain import Entry, Spec
+    from lxpy.runtime.plain import Entry, Proxy, Spec
+    from lxpy.runtime.proxies import Forwarder
     from lxpy.runtime.terminal import Terminal
 
 SO_PASSCRED = 16
@@ -26,7 +27,7 @@ _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
 _JOURNALED = (
     *("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count"),
     *("starting", "privileged", "devices", "seccomp", "caps_drop", "rlimits", "idmap", "intercept"),
-    *("console_log", "console_log_bytes"),
+    *("console_log", "console_log_bytes", "proxies", "forwarder_id"),
 )
 
 
@@ -35,9 +36,10 @@ class Container:
 
     __slots__ = (
         "caps_drop", "cgroup_id", "console", "console_log", "console_log_bytes", "devices",
-        "end", "group", "idmap", "intercept", "killed", "name", "notifies", "notify", "pid",
-        "pidfd", "privileged", "program", "ready", "restart_count", "rlimits", "seccomp",
-        "shutdown", "start_time", "started_at", "starting", "waiting",
+        "end", "forwarder", "forwarder_id", "group", "idmap", "intercept", "killed", "name",
+        "notifies", "notify", "pid", "pidfd", "privileged", "program", "proxies", "ready",
+        "restart_count", "rlimits", "seccomp", "shutdown", "start_time", "started_at", "starting",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, group: Group) -> None:
@@ -64,6 +66,9 @@ class Container:
         self.notifies = False  # whether the filter hands calls to us
         self.console: Terminal | None = None
         self.notify: _socket.socket | None = None
+        self.proxies: list[Proxy] = []
+        self.forwarder: Forwarder | None = None
+        self.forwarder_id: list[int] = []  # its pid and start time
         self.killed = False
         self.shutdown = ""  # what a systemd of 257 or later said about its end
         self.end: Entry | None = None

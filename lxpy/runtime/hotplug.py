@@ -6,10 +6,9 @@ import errno
 import os
 
 from lxpy.kernel import mounts, namespaces, processes
-from lxpy.runtime import frames, phases
+from lxpy.runtime import frames, phases, proxies
 from lxpy.runtime.fs import Confined
-from lxpy.runtime.launch import StepFailed
-from lxpy.runtime.phases import Report
+from lxpy.runtime.phases import Report, StepFailed
 from lxpy.runtime.steps import devices, identity
 from lxpy.runtime.steps import mounts as mount_steps
 
@@ -58,7 +57,21 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
         step = f"disk {disk['target']}"
         _Helper(supervisor, message["id"], step, lambda: _remove_disk(container, disk))
         return None
+    if action == "proxies":
+        _set_proxies(supervisor, container, message)
+        return None
     raise StepFailed("hotplug", f"unknown action {action!r}")
+
+
+def _set_proxies(supervisor: Supervisor, container: Container, message: Message) -> None:
+    def done(failure: StepFailed | None) -> None:
+        if failure is not None:
+            supervisor.refuse(message["id"], failure)
+            return
+        supervisor.journal.write(container.name, container.entry())
+        supervisor.answer(message["id"], {})
+
+    proxies.apply(supervisor, container, message["proxies"], done)
 
 
 def _with_dev(container: Container, act: Callable[[int], None]) -> None:

@@ -7,7 +7,8 @@ import os
 import time
 
 from lxpy.kernel import namespaces, processes
-from lxpy.runtime import child, frames, held, intercept, phases, terminal
+from lxpy.runtime import child, frames, held, intercept, phases, proxies, terminal
+from lxpy.runtime.phases import StepFailed
 from lxpy.runtime.steps import identity
 
 TYPE_CHECKING = False
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
     from lxpy.runtime.server import Supervisor
 
 _CACHED = 512
-
-
-class StepFailed(Exception):
-    """A start, or a part of it, failed in a named step."""
-
-    def __init__(self, step: str, text: str, number: int | None = None) -> None:
-        super().__init__(text)
-        self.step = step
-        self.number = number
 
 
 class UserNamespaces:
@@ -64,6 +56,7 @@ class Start:
         self.steps: list[list[Any]] = []
         self.failure: StepFailed | None = None
         self._executing = False
+        self._completing = False
         self.stage_pid = 0
         self._stage_pidfd = -1
         self._report: _socket.socket | None = None
@@ -205,8 +198,18 @@ class Start:
     def _child_done(self) -> None:
         """The child has executed init, or has ended without."""
         self._close_report()
-        if self.supervisor.starts.pop(self.name, None) is None:
+        if self.supervisor.starts.get(self.name) is not self or self._completing:
             return
+        self._completing = True
+        if self.failure is None and self._executing:
+            proxies.apply(self.supervisor, self.container, self.spec["proxies"], self._complete)
+        else:
+            self._complete(self.failure)
+
+    def _complete(self, failure: StepFailed | None) -> None:
+        """All is there, or something has failed."""
+        del self.supervisor.starts[self.name]
+        self.failure = self.failure or failure
         self._log()
         if self.failure is None and self._executing:
             self.supervisor.started(self)

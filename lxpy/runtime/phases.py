@@ -18,6 +18,15 @@ GO = b"go"
 _BYTES = 65536
 
 
+class StepFailed(Exception):
+    """A start, or a part of it, failed in a named step."""
+
+    def __init__(self, step: str, text: str, number: int | None = None) -> None:
+        super().__init__(text)
+        self.step = step
+        self.number = number
+
+
 class Report:
     """The child's end."""
 

@@ -42,6 +42,29 @@ class Node(TypedDict):
     gid: int
 
 
+class Endpoint(TypedDict):
+    kind: str
+    address: str
+    port: int
+
+
+class Forwarding(TypedDict):
+    listen: Endpoint
+    connect: Endpoint
+
+
+class Proxy(TypedDict):
+    name: str
+    side: str
+    forwardings: list[Forwarding]
+    proxy_protocol: bool
+    mode: int
+    uid: int
+    gid: int
+    security_uid: int
+    security_gid: int
+
+
 class FileWrite(TypedDict):
     path: str
     content: str
@@ -73,6 +96,7 @@ class Spec(TypedDict):
     cgroup_view: str
     disks: list[Disk]
     nodes: list[Node]
+    proxies: list[Proxy]
     files: list[FileWrite]
     limits: Limits
     rlimits: dict[str, list[int]]

@@ -11,14 +11,15 @@ import os
 import traceback
 
 from lxpy.kernel import processes
-from lxpy.runtime import frames, hotplug, phases
+from lxpy.runtime import frames, hotplug, phases, proxies
 from lxpy.runtime.attach import Command
 from lxpy.runtime.consoles import Consoles
 from lxpy.runtime.held import Container, judge
 from lxpy.runtime.journal import Journal, boot_id
-from lxpy.runtime.launch import Start, StepFailed, UserNamespaces
+from lxpy.runtime.launch import Start, UserNamespaces
 from lxpy.runtime.loop import Loop
 from lxpy.runtime.peer import Peer
+from lxpy.runtime.phases import StepFailed
 from lxpy.runtime.revive import Restore
 from lxpy.runtime.terminal import resize
 
@@ -116,7 +117,11 @@ class Supervisor:
 
     def start_failed(self, start: Start, failure: StepFailed) -> None:
         """Answer when nothing of it is left."""
-        self.remove_group(start.group, lambda: self.refuse(start.request, failure))
+
+        def gone() -> None:
+            proxies.ended(self, start.container, lambda: self.refuse(start.request, failure))
+
+        self.remove_group(start.group, gone)
 
     def watch(self, container: Container) -> None:
         """Hear of its end, its console and its notifications."""
@@ -172,7 +177,11 @@ class Supervisor:
         self.consoles.close(container)
         container.close()
         container.group.kill()  # executed commands die with it
-        self.remove_group(container.group, lambda: self._gone(container, end))
+
+        def gone() -> None:
+            proxies.ended(self, container, lambda: self._gone(container, end))
+
+        self.remove_group(container.group, gone)
 
     def _gone(self, container: Container, end: Message) -> None:
         self.containers.pop(container.name, None)
@@ -387,6 +396,7 @@ class Supervisor:
             elif container.alive():
                 self.containers[name] = container
                 self.watch(container)
+                proxies.adopt(self, container)
             else:
                 reason, status, text = judge(container, None)
                 end = {"event": "exit", "name": name, "pid": container.pid, "reason": reason,

@@ -73,6 +73,42 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An IP address and a port, or a unix socket: a path, or "@NAME" for an abstract one."""
+
+    kind: Literal["tcp", "udp", "unix"]
+    address: str
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What comes to `listen` goes to `connect`, on the other side."""
+
+    listen: Endpoint
+    connect: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Addresses of one `side` that lead to the other one.
+
+    Mode and ids are those of a unix socket listened at; as the security ids it connects. All ids
+    are those of their side.
+    """
+
+    name: str
+    side: Literal["host", "instance"]
+    forwardings: tuple[Forwarding, ...]
+    proxy_protocol: bool = False
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    security_uid: int = 0
+    security_gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FileWrite:
     """A file that is written into the rootfs before init runs (rendered image templates)."""
 
@@ -123,6 +159,7 @@ class Spec:
     cgroup_view: Literal["auto", "unified", "legacy"] = "auto"
     disks: tuple[Disk, ...] = ()
     nodes: tuple[Node, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
     files: tuple[FileWrite, ...] = ()
     limits: Limits = Limits()
     rlimits: dict[str, tuple[int, int]] = field(default_factory=dict)

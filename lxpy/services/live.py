@@ -7,11 +7,12 @@ from contextlib import AsyncExitStack
 
 from lxpy.errors import BadRequest, Failed, LxpyError
 from lxpy.instances import devices
+from lxpy.instances.devices import plans
 from lxpy.instances.devices.nic_kinds import LIVE
 from lxpy.instances.expand import changed_keys, device_changes
 from lxpy.instances.limits import KEYS as LIMITS
 from lxpy.instances.model import Instance
-from lxpy.runtime.container import Runtime
+from lxpy.runtime.container import Runtime, StartFailed
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.starting import Starter, load_modules
@@ -57,6 +58,7 @@ class Live:
             if LIMITS.intersection(changed_config):
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
+            await self._proxies(old, new, undo)
             undo.pop_all()
         await self._starter.settle(new)
         return volatile
@@ -65,6 +67,20 @@ class Live:
         one = {name: instance.expanded_devices[name]}
         for nic in devices.plan(instance.config, one).nics:
             await self._networks.replug(instance, nic)
+
+    async def _proxies(self, old: Instance, new: Instance, undo: AsyncExitStack) -> None:
+        """Have the proxies of `new`; those that are as before are not disturbed."""
+        before, after = plans.forwarded(old.expanded_devices), plans.forwarded(new.expanded_devices)
+        if plans.translated(old.expanded_devices) != plans.translated(new.expanded_devices):
+            undo.push_async_callback(self._starter.translate, old)
+            await self._starter.translate(new)
+        if before != after:
+            try:
+                await self._runtime.set_proxies(new.unique_name, after)
+            except StartFailed as error:
+                text = f"Error occurred when starting proxy device: {error}"
+                raise Failed(text) from error
+            undo.push_async_callback(self._runtime.set_proxies, old.unique_name, before)
 
     async def _add(self, instance: Instance, name: str) -> dict[str, str]:
         volatile: dict[str, str] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -298,6 +299,23 @@ class Networks:
     async def forget(self, unique: str) -> None:
         """Give free what an instance that is deleted has had: name, addresses. Idempotent."""
         await self._wiring.forget(unique)
+
+    def turn_back(self, instance: Instance) -> None:
+        """Let the bridges send back to an instance what it has sent to itself, by translation.
+
+        Only where the firewall sees what is bridged: else it is the host that sends it back.
+        """
+        if sysctls.filters_bridges():
+            for port in self._wiring.facts.ports.of(instance.unique_name):
+                sysctls.turn_back(port.host_name)
+
+    def around(self, network: str, address: str) -> str:
+        """Return the subnet of a managed network that an address lies in, else the address."""
+        if network in self._wiring.networks:
+            for subnet in Bridge(network, self._wiring.networks[network].config).subnets:
+                if ipaddress.ip_address(address) in subnet:
+                    return str(subnet)
+        return address
 
     async def guest_state(self, pid: int) -> dict[str, instances_api.NetworkState]:
         """Return the interfaces in the namespace of a process. Raises OSError when it is gone."""

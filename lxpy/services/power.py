@@ -281,6 +281,7 @@ class Power:
             if before is not None:
                 await before(pid)
             names.update(await self._networks.attach(prepared.instance, nics, pid))
+            self._starter.connected(prepared.instance)
 
         try:
             prepared = await self._starter.prepare(instance, self._cpus(instance))

@@ -9,8 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from lxpy import storage
-from lxpy.errors import Failed
+from lxpy.errors import Failed, LxpyError
 from lxpy.images import kept, metadata
 from lxpy.instances import devices, idmaps, lxcconf, templates
 from lxpy.instances.devices.disk import VolumeSource, missing_source
@@ -31,10 +33,12 @@ from lxpy.services.logs import CONFIG
 from lxpy.services.networks import Networks
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
+from lxpy.services.translations import Translations
 from lxpy.storage import Layers, Rootfs, Volume
 from lxpy.threads import in_thread
 from lxpy.units import is_false
 
+_log = structlog.get_logger()
 #: of how many images and instances the templates are kept in memory
 _KNOWN = 1024
 #: triggers that wait for the next start
@@ -72,6 +76,7 @@ class Starter:
         self._host = host
         #: waits until an instance's files can be mounted
         self.on_prepare: Callable[[Instance], Awaitable[None]] | None = None
+        self._translations = Translations(directories.cgroup, networks)
         self._ids = idmaps.read_pool()
         self._templates: dict[tuple[str, int], tuple[metadata.Template, ...]] = {}
 
@@ -96,6 +101,7 @@ class Starter:
             *await self.look_up(instance, instance.expanded_devices),
         )
         await in_thread(check_sources, instance.expanded_devices)
+        await self._translations.apply(instance)
         files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
         idmap = _recorded(instance)
         parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus)
@@ -108,11 +114,29 @@ class Starter:
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         await self._pools.storage.hold(pool, volume_of(instance), holder(instance))
         await self._disks.hold(holder(instance), instance.project, instance.expanded_devices)
+        await self._translations.apply(instance)
 
     async def release(self, instance: Instance) -> None:
         """Let go of what an instance that does not run any more held."""
+        try:
+            await self._translations.remove(instance.unique_name)
+        except LxpyError as error:
+            _log.warning("proxies not cleaned up", instance=instance.name, error=str(error))
         await self._disks.release(holder(instance))
         await self._pools.storage.release(holder(instance))
+
+    async def translate(self, instance: Instance) -> None:
+        """Have the firewall do what a running instance's proxies ask for. Raises LxpyError."""
+        await self._translations.apply(instance)
+        self._translations.connected(instance)
+
+    def connected(self, instance: Instance) -> None:
+        """Hear that the nics of an instance that starts are on their networks."""
+        self._translations.connected(instance)
+
+    async def sweep(self) -> None:
+        """Remove what instances have left that ended while no daemon ran."""
+        await self._translations.sweep()
 
     async def check(self, project: str, given: Mapping[str, Mapping[str, str]]) -> None:
         """Raise LxpyError when what disks among some devices show does not exist."""

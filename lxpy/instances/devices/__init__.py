@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lxpy.errors import InvalidConfig, LxpyError
-from lxpy.instances.devices import disk, later, nic, unix
+from lxpy.instances.devices import disk, later, nic, proxy, unix
 from lxpy.instances.devices.base import Options, names, refused
 from lxpy.instances.devices.none import NONE
 from lxpy.instances.devices.plans import DevicePlan, Needs, needs, plan
@@ -18,6 +18,7 @@ TYPES: Mapping[str, Callable[[Options], None]] = {
     "disk": disk.validate,
     "nic": nic.validate,
     "none": NONE.validate,
+    "proxy": proxy.PROXY.validate,
     "unix-block": unix.BLOCK.validate,
     "unix-char": unix.CHAR.validate,
     **dict.fromkeys(later.TYPES, later.validate),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lxpy.errors import NotSupported
 from lxpy.instances.devices.base import Options
 
-TYPES = frozenset(("gpu", "infiniband", "pci", "proxy", "tpm", "unix-hotplug", "usb"))
+TYPES = frozenset(("gpu", "infiniband", "pci", "tpm", "unix-hotplug", "usb"))
 
 
 def validate(given: Options) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lxpy.instances.devices import disk, nic, unix
+from lxpy.instances.devices import disk, nic, proxy, unix
 from lxpy.instances.devices.base import Options
 from lxpy.instances.devices.disk import VolumeSource
 from lxpy.instances.devices.nic import NicPlan
+from lxpy.instances.devices.proxy import Translated
 from lxpy.instances.devices.unix import HostNode
-from lxpy.runtime.spec import Disk, Node
+from lxpy.runtime.spec import Disk, Node, Proxy
 
 _VOLATILE = (
     "apply_quota", "created", "driver", "host_name", "hwaddr", "id", "last_state.created",
@@ -34,6 +35,7 @@ class DevicePlan:
     disks: tuple[Disk, ...] = ()
     nodes: tuple[Node, ...] = ()
     nics: tuple[NicPlan, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
 
 
 def needs(devices: Mapping[str, Options]) -> Needs:
@@ -73,6 +75,26 @@ def plan(
         tuple(sorted(disks, key=lambda each: each.target)),
         tuple(node for node in planned if node is not None),
         nic.plan(config, nics),
+        forwarded(devices),
+    )
+
+
+def forwarded(devices: Mapping[str, Options]) -> tuple[Proxy, ...]:
+    """Return the proxies that a forwarder serves."""
+    return tuple(
+        proxy.plan(name, given)
+        for name, given in devices.items()
+        if given.get("type") == "proxy" and not proxy.is_nat(given)
+    )
+
+
+def translated(devices: Mapping[str, Options]) -> tuple[Translated, ...]:
+    """Return the proxies that the firewall serves. Raises Failed for one without an address."""
+    nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
+    return tuple(
+        proxy.translated(name, given, nics)
+        for name, given in devices.items()
+        if proxy.is_nat(given)
     )
 
 
