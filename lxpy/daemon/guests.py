@@ -30,6 +30,8 @@ _IDLE_S = 15.0
 _BACKLOG = 1024
 _PAUSE_S = 0.5
 _KNOWN = 4096
+#: processes of the host have no business here, and together as many connections as an instance
+_STRANGERS: Key = ("", "")
 
 _log = structlog.get_logger()
 
@@ -133,19 +135,18 @@ class GuestListener:
         caller = self._guests.identify(sock)
         if len(self._loads) > _KNOWN:
             self._forget()
-        load = self._loads[caller[0]] if caller is not None else None
-        if load is not None:
-            load.connections = list(filter(_is_open, load.connections))
-            if load.refused or len(load.connections) >= CONNECTIONS:
-                sock.close()
-                return
+        load = self._loads[caller[0] if caller is not None else _STRANGERS]
+        load.connections = list(filter(_is_open, load.connections))
+        if load.refused or len(load.connections) >= CONNECTIONS:
+            sock.close()
+            await asyncio.sleep(0)  # or who connects again and again would have us to itself
+            return
         assert self._runner is not None and self._runner.server is not None
         self._callers[sock.fileno()] = caller
         transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
             self._runner.server, sock
         )
-        if load is not None:
-            load.connections.append(transport)
+        load.connections.append(transport)
 
     def _forget(self) -> None:
         """Forget the instances that do nothing here now."""

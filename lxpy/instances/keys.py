@@ -150,7 +150,7 @@ _SECURITY = (
               description="Number of ids; 65536, with nesting 1048576"),
     ConfigKey("security.live", BOOL, "true",
               description="Prepare /run so that the instance can be checkpointed"),
-    ConfigKey("security.nesting", BOOL, "false", live=True,
+    ConfigKey("security.nesting", BOOL, "false",
               description="Let containers run inside"),
     ConfigKey("security.privileged", BOOL, "false",
               description="Run without a user namespace: its root is the host's root"),

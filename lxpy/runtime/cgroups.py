@@ -243,6 +243,12 @@ class Group:
         """Open the group of executed commands."""
         return os.open(f"{self.v2}/p/.lxc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def open_own(self, name: str) -> int:
+        """Open a group of ours beside the payload, made where it is missing."""
+        directory = f"{self.v2}/{name}"
+        os.makedirs(directory, exist_ok=True)
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def kill(self) -> None:
         """Kill every process in it, executed commands included."""
         try:

@@ -1,7 +1,8 @@
 """Calls that are carried out for an instance, as its own root may not: mknod and a few others.
 
 A process for each filter, forked by the supervisor: it waits for calls and ends with the last
-process under the filter. What it does is bound by what the caller may do in its own user namespace,
+process under the filter. It is in the instance's control group, whose time it takes, but none that
+the instance sees. What it does is bound by what the caller may do in its own user namespace,
 and done with one capability, in the caller's root directory and mount namespace.
 """
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _MKNOD, _SYS_ADMIN, _SYS_NICE = 27, 21, 23
 _AT_FDCWD = -100
+_GROUP = ".intercept"
 _SYSINFO = "=q3Q6QHH4x2QI4x"
 #: the devices that nobody can do harm with: null, zero, full, random, urandom, tty
 DEVICES = frozenset(os.makedev(major, minor) for major, minor in (
@@ -210,9 +212,13 @@ def start(supervisor: Supervisor, listener: int, container: Container) -> None:
     """Fork the process for a filter of a container's. Closes `listener`."""
     try:
         userns = os.stat(f"/proc/{container.pid}/ns/user").st_ino
-        pid, pidfd = processes.fork()
-        if pid == 0:
-            _serve(listener, container, userns)
+        group = container.group.open_own(_GROUP)
+        try:
+            pid, pidfd = processes.fork(cgroup_fd=group)
+            if pid == 0:
+                _serve(listener, container, userns)
+        finally:
+            os.close(group)
         supervisor.reap_later(pidfd)
     finally:
         os.close(listener)
@@ -220,6 +226,7 @@ def start(supervisor: Supervisor, listener: int, container: Container) -> None:
 
 def _serve(listener: int, container: Container, userns: int) -> NoReturn:
     try:
+        container.group.enter_v1()
         (listener,) = processes.keep_only([listener])
         processes.set_name("lxpy-intercept")
         processes.set_title("lxpy-intercept")

@@ -265,6 +265,12 @@ def test_calls_that_are_carried_out(daemon: Daemon, launch: Launch) -> None:
     assert daemon.exec(name, "sh", "-c", "echo x >/root/by-init").returncode == 0
 
 
+def own_group(daemon: Daemon, name: str) -> Path:
+    roots = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+    root = next(each for each in roots if (each / daemon.cgroup).is_dir())
+    return root / daemon.cgroup / name / ".intercept/cgroup.procs"
+
+
 def test_who_carries_calls_out_ends_with_those_who_ask(daemon: Daemon, launch: Launch) -> None:
     def helpers() -> int:
         return len(processes.matching("lxpy-intercept"))
@@ -272,11 +278,17 @@ def test_who_carries_calls_out_ends_with_those_who_ask(daemon: Daemon, launch: L
     before = helpers()
     name = launch(config={"security.syscalls.intercept.mknod": "true"})
     assert helpers() == before + 1
+    # In the instance's own group: what it has done for it, it pays for.
+    (pid,) = (int(each) for each in own_group(daemon, name).read_text().split())
+    assert Path(f"/proc/{pid}/comm").read_text() == "lxpy-intercept\n"
+    assert "lxpy-intercept" not in daemon.out(name, "ps")
     daemon.exec(name, "true")
     wait_until(lambda: helpers() == before + 1)
     # They work for a new supervisor's instances, and without one.
-    os.kill(daemon.supervisor, signal.SIGKILL)
-    wait_until(lambda: bool(daemon.supervisors))
+    old = daemon.supervisor
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: daemon.supervisors not in ([], [old]))
+    daemon.wait_status(name, "Running")
     daemon.exec(name, "mknod", "/root/n", "c", "1", "3")
     assert daemon.lxpy("snapshot", name, "--stateful", check=False).returncode
     change(daemon, name, "stop")

@@ -256,6 +256,31 @@ def test_one_instance_does_not_keep_others_from_it(
     wait_until(lambda: ask(daemon, guest, "/1.0")[0] == 200, 20)
 
 
+def test_long_values_wait_for_their_readers(daemon: Daemon, guest: str) -> None:
+    long = "é" * (2 << 20)
+    configure(daemon, guest, {"user.long": long})
+    assert ask(daemon, guest, "/1.0/config/user.long") == (200, long)
+    program = """
+import socket, time
+held = []
+for _ in range(90):
+    s = socket.socket(socket.AF_UNIX); s.connect("/dev/lxd/sock")
+    s.sendall(b"GET /1.0/config/user.long HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    held.append(s)
+time.sleep(3)
+print("held")
+"""
+    before = resident_kib(daemon)
+    assert python(daemon, guest, program) == "held"
+    assert resident_kib(daemon) < before + 100_000  # not 90 times four megabytes and more
+    configure(daemon, guest, {"user.long": ""})
+
+
+def resident_kib(daemon: Daemon) -> int:
+    lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+    return int(next(each for each in lines if each.startswith("VmHWM")).split()[1])
+
+
 def test_large_and_broken_requests(daemon: Daemon, guest: str) -> None:
     program = """
 import socket
@@ -271,16 +296,10 @@ for data in (b"\\0" * 100000, b"GET /" + b"a" * 100000 + b" HTTP/1.1\\r\\n\\r\\n
     s.close()
 print("done")
 """
-    memory = Path(f"/proc/{daemon.pid}/status")
-
-    def resident_kib() -> int:
-        line = next(each for each in memory.read_text().splitlines() if each.startswith("VmRSS"))
-        return int(line.split()[1])
-
-    before = resident_kib()
+    before = resident_kib(daemon)
     assert python(daemon, guest, program) == "done"
     assert ask(daemon, guest, "/1.0")[0] == 200
-    assert resident_kib() < before + 60_000
+    assert resident_kib(daemon) < before + 60_000
 
 
 HOLD = """
@@ -316,6 +335,13 @@ def test_memory_is_saved_with_an_open_connection(daemon: Daemon, guest: str) -> 
         wait_until(lambda: "ended" in daemon.out(guest, "ls", "/tmp"), 20)
         assert daemon.out(guest, "pgrep", "-f", "listening")  # it runs on and may connect again
         daemon.exec(guest, "pkill", "-f", "listening")
+    # A twin is told of itself, and so is its source.
+    twin = daemon.name()
+    daemon.lxpy("fork", guest, twin)
+    configure(daemon, twin, {"user.foo": "twin"})
+    assert ask(daemon, twin, "/1.0/config/user.foo") == (200, "twin")
+    assert ask(daemon, guest, "/1.0/config/user.foo") == (200, "bar")
+    daemon.delete(twin)
     daemon.lxpy("stop", guest, "--stateful")
     configure(daemon, guest, {"security.devlxd": "false"})
     refused = daemon.lxpy("start", guest, check=False)

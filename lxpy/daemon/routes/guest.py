@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -24,6 +25,8 @@ Caller = Callable[[web.Request], Awaitable[Key]]
 INSTANCE = web.RequestKey("instance", tuple[str, str])
 
 _MAX_BODY_BYTES = 1 << 16
+_CHUNK = 1 << 14
+_LARGE_AT_ONCE = 4
 _encode = msgspec.json.Encoder().encode
 _log = structlog.get_logger()
 
@@ -33,6 +36,9 @@ class Handlers:
 
     def __init__(self, guests: Guests) -> None:
         self._guests = guests
+        self._large: defaultdict[Key, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_LARGE_AT_ONCE)
+        )
 
     async def top(self, _: web.Request) -> web.Response:
         """Reply with the versions of the API."""
@@ -52,14 +58,25 @@ class Handlers:
         """Reply with the URLs of the config that the instance may read."""
         return _json([f"/1.0/config/{key}" for key in self._guests.keys(request[INSTANCE])])
 
-    async def value(self, request: web.Request) -> web.Response:
+    async def value(self, request: web.Request) -> web.StreamResponse:
         """Reply with the value of a config key."""
         key = http.segment(request, "key")
-        return _text(self._guests.value(request[INSTANCE], key))
+        return await self._send(request, self._guests.value(request[INSTANCE], key))
 
-    async def meta_data(self, request: web.Request) -> web.Response:
+    async def meta_data(self, request: web.Request) -> web.StreamResponse:
         """Reply with cloud-init's meta-data."""
-        return _text(self._guests.meta_data(request[INSTANCE]))
+        return await self._send(request, self._guests.meta_data(request[INSTANCE]))
+
+    async def _send(self, request: web.Request, text: str) -> web.StreamResponse:
+        """Reply with a text; a few long ones at a time, as who asks may not read the answer."""
+        if len(text) <= _CHUNK:
+            return _text(text)
+        async with self._large[request[INSTANCE]]:
+            response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+            await response.prepare(request)
+            for start in range(0, len(text), _CHUNK):
+                await response.write(text[start : start + _CHUNK].encode())
+            return response
 
     async def devices(self, request: web.Request) -> web.Response:
         """Reply with the instance's devices."""
