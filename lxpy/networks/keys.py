@@ -118,15 +118,19 @@ BRIDGE = table(
     )
 )  # fmt: skip
 
-_LATER = (
-    "bgp.",
-    "dns.zone.",
-    "fan.",
-    "ipv4.ovn.",
-    "ipv6.ovn.",
-    "maas.",
-)
-_LATER_VALUES = {"bridge.driver": "openvswitch", "bridge.mode": "fan"}
+#: beginning of a key -> why it is refused
+_REFUSED = {
+    "bgp.": "lxpy speaks no BGP: let a routing daemon of the host announce the subnets",
+    "dns.zone.": "lxpy has no network zones: guests' names are in dns.domain",
+    "fan.": "bridge.mode=fan needs a patch of Ubuntu's kernels: use a tunnel",
+    "ipv4.ovn.": "lxpy has no OVN networks",
+    "ipv6.ovn.": "lxpy has no OVN networks",
+    "maas.": "lxpy does not speak to MAAS",
+}
+_REFUSED_VALUES = {
+    "bridge.driver": ("openvswitch", "lxpy makes bridges of the kernel's own kind only"),
+    "bridge.mode": ("fan", "it needs a patch of Ubuntu's kernels: use a tunnel"),
+}
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -157,7 +161,7 @@ def validate(network: str, config: Mapping[str, str], kind: str = "bridge") -> N
     )
     try:
         BRIDGE.validate(config, texts)
-        _check_later(network, config)
+        _check_refused(network, config)
         for family in ("ipv4", "ipv6"):
             _check_family(network, config, family)
     except NotSupported:
@@ -166,12 +170,15 @@ def validate(network: str, config: Mapping[str, str], kind: str = "bridge") -> N
         raise Failed(str(error)) from error
 
 
-def _check_later(network: str, config: Mapping[str, str]) -> None:
+def _check_refused(network: str, config: Mapping[str, str]) -> None:
     for key, value in config.items():
-        if value and (key.startswith(_LATER) or _LATER_VALUES.get(key) == value):
+        reasons = [text for begin, text in _REFUSED.items() if value and key.startswith(begin)]
+        refused, reason = _REFUSED_VALUES.get(key, ("", ""))
+        if value and value == refused:
+            reasons.append(reason)
+        for reason in reasons:
             raise NotSupported(
-                f'Invalid value for network "{network}" option "{key}": this version of lxpy does '
-                "not have that yet; remove the option"
+                f'Invalid value for network "{network}" option "{key}": {reason}; remove the option'
             )
 
 

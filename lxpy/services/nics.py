@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from lxpy.db.rows import ProfileRow
@@ -94,6 +94,14 @@ def nics_of(instance: Instance) -> Iterator[Placed]:
         yield placed(instance, plan)
 
 
+def resolved(found: Placed, networks: Mapping[str, Network]) -> Placed:
+    """Return a nic as one on a managed network when its parent is the bridge of one."""
+    network = networks.get(found.nic.parent) if found.on_bridge else None
+    if network is None or network.type != "bridge":
+        return found
+    return Placed(network.name, replace(found.nic, parent=""))
+
+
 def hwaddrs(instances: Iterable[Instance]) -> Iterator[str]:
     """Yield every MAC that instances have."""
     for instance in instances:
@@ -137,11 +145,12 @@ def check(
     address; `networks` are the managed ones. Raises InvalidConfig, NotSupported.
     """
     neighbours = [
-        each for other in others if other.unique_name != instance.unique_name
+        resolved(each, networks)
+        for other in others if other.unique_name != instance.unique_name
         for each in nics_of(other)
     ]  # fmt: skip
     for plan in plans:
-        here = placed(instance, plan)
+        here = resolved(placed(instance, plan), networks)
         try:
             if here.network:
                 if here.network not in networks:
@@ -157,7 +166,8 @@ def check(
 def _check_network(nic: Nic, network: Network) -> None:
     if network.type == "bridge":
         _check_addresses(nic, Bridge(network.name, network.config))
-    KINDS[OF_NETWORK[network.type]].validate(nic.options)
+    if nic.options.get("network"):
+        KINDS[OF_NETWORK[network.type]].validate(nic.options)
 
 
 def _check_addresses(nic: Nic, network: Bridge) -> None:

@@ -102,7 +102,8 @@ class Wiring:
         """Return what an instance's device says of it; None when there is no such nic."""
         instance = self._store.by_unique_name(unique)
         known = nics.nics_of(instance) if instance is not None else ()
-        return next((each for each in known if each.nic.device == device), None)
+        found = next((each for each in known if each.nic.device == device), None)
+        return found and nics.resolved(found, self.networks)
 
     async def _adopt_links(self, running: Mapping[str, int]) -> None:
         """Take over nics that are on no bridge; take back those of instances that have ended."""
@@ -178,7 +179,8 @@ class Wiring:
     def on(self, network: str, project: str | None = None) -> Iterator[Placed]:
         """Yield the nics of a project's (None: all) instances on a network, running or not."""
         for instance in self._store.listed(project):
-            for placed in nics.nics_of(instance):
+            for each in nics.nics_of(instance):
+                placed = nics.resolved(each, self.networks)
                 if placed.network == network:
                     yield placed
 
@@ -193,7 +195,8 @@ class Wiring:
         try:
             for plan in plans:
                 try:
-                    found = await self._attach(nics.placed(instance, plan), pid)
+                    placed = nics.resolved(nics.placed(instance, plan), self.networks)
+                    found = await self._attach(placed, pid)
                 except LxpyError as error:
                     text = f'Failed to start device "{plan.device}": {error}'
                     raise Failed(text) from error
@@ -215,6 +218,7 @@ class Wiring:
 
     async def change(self, placed: Placed) -> None:
         """Give an attached nic other options. Raises LxpyError."""
+        placed = nics.resolved(placed, self.networks)
         if placed.network:
             await self.driver(placed.network).change(placed.nic)
         elif not placed.on_bridge:

@@ -257,6 +257,33 @@ def test_ipv4_filter(daemon: Daemon, launch: Launch, network: str) -> None:
     assert f"bridge lxpy_{network}" not in nft_tables()
 
 
+def test_ipv6_filter(daemon: Daemon, launch: Launch, default: str) -> None:
+    subnet = config(daemon, default)["ipv6.address"]
+    if subnet == "none":
+        pytest.skip("this host has no IPv6")
+    name = launch(devices=card(default, security__ipv6_filtering="true"))
+    address, target = daemon.address(name, family="inet6"), subnet.split("/")[0]
+    processes.wait_until(lambda: pings(daemon, name, target, "-6"), 5, "an answer by IPv6")
+    spoofed = str(ipaddress.ip_interface(subnet).network[0xBAD])
+    daemon.out(name, "ip", "addr", "add", f"{spoofed}/64", "dev", "eth0")
+    time.sleep(2)  # duplicate address detection
+    assert not pings(daemon, name, target, "-6", "-I", spoofed)
+    assert pings(daemon, name, target, "-6", "-I", address)
+
+
+def test_a_managed_bridge_as_parent(daemon: Daemon, launch: Launch, network: str) -> None:
+    """What older profiles have: nictype bridged and a parent, which is a network of ours."""
+    wanted = str(ipaddress.ip_interface(config(daemon, network)["ipv4.address"]).network[99])
+    nic = {"type": "nic", "nictype": "bridged", "parent": network, "name": "eth0"}
+    name = launch(devices={"eth0": {**nic, "ipv4.address": wanted}})
+    assert daemon.address(name) == wanted
+    assert pings(daemon, name, f"{name}.lxpy")
+    with pytest.raises(ApiError, match="already defined"):
+        launch(devices=card(network, ipv4__address=wanted))
+    leases = daemon.api.get(f"/1.0/networks/{network}/leases")
+    assert [each["type"] for each in leases if each["address"] == wanted] == ["static"]
+
+
 def test_isolated_ports(daemon: Daemon, launch: Launch, network: str) -> None:
     isolated = [launch(devices=card(network, security__port_isolation="true")) for _ in range(2)]
     plain = launch(devices=card(network))
@@ -315,7 +342,7 @@ def test_in_use(daemon: Daemon, launch: Launch, network: str) -> None:
         ({"name": "badnet0", "type": "ovn"}, "not supported"),
         ({"name": "badnet0", "config": {"no.such": "1"}}, "Invalid option"),
         ({"name": "badnet0", "config": {"ipv4.address": "x"}}, "Invalid value"),
-        ({"name": "badnet0", "config": {"bridge.driver": "openvswitch"}}, "not have that yet"),
+        ({"name": "badnet0", "config": {"bridge.driver": "openvswitch"}}, "kernel's own kind only"),
     ],
 )
 def test_refused(daemon: Daemon, wish: dict[str, Any], text: str) -> None:

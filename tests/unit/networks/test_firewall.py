@@ -8,19 +8,22 @@ from typing import Any
 
 import pytest
 
-from lxpy.networks import firewall, xtables
+from lxpy.networks import firewall, linkrules, xtables
+from lxpy.networks.acls import Acl, Rule
 from lxpy.networks.firewall import Allowed, Foreign, ForeignChain
+from lxpy.networks.forwards import Forward
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import Nic
+from lxpy.networks.policy import Policy
 
 CONFIG = {"ipv4.address": "10.1.1.1/24", "ipv4.nat": "true", "ipv6.address": "none"}
 FORWARD = ForeignChain("inet", "firewalld", "filter_FORWARD", "forward")
 INPUT = ForeignChain("inet", "firewalld", "filter_INPUT", "input")
 
 
-def nic(**options: str) -> Nic:
+def nic(kind: str = "bridged", **options: str) -> Nic:
     given = {key.replace("__", "."): value for key, value in options.items()}
-    return Nic("c1", "c1", "eth0", "eth0", "00:16:3e:00:00:01", options=given)
+    return Nic("c1", "c1", "eth0", "eth0", "00:16:3e:00:00:01", kind, options=given)
 
 
 def test_bridge_rules() -> None:
@@ -112,6 +115,36 @@ def test_accepts_of_routed_guests_and_of_none() -> None:
     assert not any("ct state" in line for line in open_)
     closed = Bridge("br0", {**CONFIG, "ipv4.firewall": "false"})
     assert not list(firewall.accepts(closed, foreign))
+
+
+def test_accepts_of_forwards() -> None:
+    foreign = Foreign((FORWARD, INPUT))
+    plain = list(firewall.accepts(Bridge("br0", CONFIG), foreign))
+    lines = list(firewall.accepts(Bridge("br0", CONFIG), foreign, forwarded={4}))
+    (more,) = set(lines) - set(plain)
+    assert more == (
+        'insert rule inet firewalld filter_FORWARD oifname "br0" meta nfproto ipv4 '
+        'ct status dnat accept comment "lxpy br0"'
+    )
+
+
+def test_rules_of_links() -> None:
+    assert linkrules.rules_of(nic(kind="p2p")) == []
+    assert len(linkrules.rules_of(nic(kind="routed"))) == 2
+    rules = linkrules.rules_of(nic(kind="p2p", limits__max="10Mbit", limits__priority="65543"))
+    assert rules == [
+        "meta priority set 1:7", "limit rate over 1250000 bytes/second burst 125000 bytes drop"
+    ]  # fmt: skip
+
+
+def test_policy_in_the_table() -> None:
+    forward = Forward("192.0.2.1", config={"target_address": "10.1.1.9"})
+    policy = Policy((forward,), (Acl("web", ingress=(Rule("allow", source="192.0.2.0/24"),)),))
+    text = firewall.bridge_rules(Bridge("br0", CONFIG), policy)
+    assert "ip daddr 192.0.2.1 dnat ip to 10.1.1.9" in text
+    assert 'oifname "br0" ip saddr { 192.0.2.0/24 } accept' in text and "jump acls" in text
+    assert "dnat" not in firewall.bridge_rules(Bridge("br0", CONFIG))
+    assert "acls" not in firewall.bridge_rules(Bridge("br0", CONFIG), Policy())
 
 
 def test_nic_rules() -> None:
