@@ -23,7 +23,8 @@ from lxpy.operations.channel import Channel
 _BLOCK = 1 << 17
 _SENDER = ("rsync", "-ar", "--filter=-x security.selinux")
 # The letters after the dot are what the client has told its server of itself since rsync 3.
-_RECEIVER = ("rsync", "--server", "-vlogDtpre.iLsfx")
+# Files of the same size count as the same only if their times are, to the nanosecond.
+_RECEIVER = ("rsync", "--server", "-vlogDtpre.iLsfx", "--modify-window=-1")
 #: what rsync calls as its remote shell: descriptors 3 and 4 lead to the other server. It ends, and
 #: rsync waits for that before it closes anything, when nothing more comes from there.
 _SHELL = "sh -c 'exec 5<&0; cat <&5 >&4 3<&- & exec cat <&3 4>&- 5<&-'"
