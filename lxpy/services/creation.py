@@ -87,7 +87,7 @@ class Creation:
             async with AsyncExitStack() as held:
                 for each in _involved(project, name, wish):
                     await held.enter_async_context(self._locks.hold("instance", *each))
-                await self._create(base, wish, operation)
+                await self._create(base, wish, operation, held)
             if wish.start and not self._power.is_running(self._store.get(project, name)):
                 await self._power.start(project, name)
 
@@ -126,8 +126,10 @@ class Creation:
             description=description,
         ).changed(await self._profiles.profiles(project, ["default"] if wanted is None else wanted))
 
-    async def _create(self, base: Instance, wish: InstancesPost, operation: Operation) -> None:
-        """Make the instance, its lock held; or bring a copy up to date."""
+    async def _create(
+        self, base: Instance, wish: InstancesPost, operation: Operation, held: AsyncExitStack
+    ) -> None:
+        """Make the instance, its lock `held`; or bring a copy up to date."""
         if self._store.has(base.project, base.name):
             if wish.source.type == "copy" and wish.source.refresh:
                 target = self._store.get(base.project, base.name)
@@ -140,7 +142,7 @@ class Creation:
             )
         fingerprint = ""
         if wish.source.type == "image":
-            image = await self._images.obtain(base.project, wish.source, operation)
+            image = await self._images.obtain(base.project, wish.source, operation, held)
             fingerprint = image.fingerprint
             base = await self._of_image(
                 base, wish, image.architecture, image.properties, image.profiles

@@ -41,7 +41,10 @@ class ImageRecords:
         self._storage = storage
         self._lifecycle = lifecycle
         self._locks = Locks()
-        self._arriving: Counter[str] = Counter()
+        self._keeping: Counter[str] = Counter()
+        self._struck: set[str] = set()
+        #: how often files went, or were about to; who sees it change looks again
+        self.removals = 0
 
     async def sweep(self, *, complete: bool) -> None:
         """Make the store usable: what was half received is removed.
@@ -138,31 +141,33 @@ class ImageRecords:
         return row
 
     @asynccontextmanager
-    async def arriving(self, fingerprint: str) -> AsyncIterator[None]:
-        """Keep an image's files for the length of a block.
+    async def keeping(self, fingerprint: str) -> AsyncIterator[None]:
+        """Keep an image's files for the length of a block, even if it is deleted meanwhile.
 
-        When the last of such blocks fails, the files go, unless a project has the image.
+        After the last of such blocks the files go if no project has the image, and it was deleted
+        or the block has failed.
         """
-        self._arriving[fingerprint] += 1
+        self._keeping[fingerprint] += 1
         try:
             yield
         except BaseException:
-            self._leave(fingerprint)
-            await self._drop(fingerprint)
+            self._struck.add(fingerprint)
             raise
-        self._leave(fingerprint)
-
-    def _leave(self, fingerprint: str) -> None:
-        self._arriving[fingerprint] -= 1
-        if not self._arriving[fingerprint]:
-            del self._arriving[fingerprint]
+        finally:
+            self._keeping[fingerprint] -= 1
+            if not self._keeping[fingerprint]:
+                del self._keeping[fingerprint]
+                if fingerprint in self._struck:
+                    await self._drop(fingerprint)
 
     async def _drop(self, fingerprint: str) -> None:
         async with self._locks.hold("image", fingerprint):
+            self._struck.discard(fingerprint)
             async with self._db.read() as session:
                 known = await queries.is_known(session, fingerprint)
-            if not known and fingerprint not in self._arriving:
-                await self._store.delete(fingerprint)
+                pools = await self._pools(session)
+            if not known:
+                await self._remove(fingerprint, pools)
 
     async def knows(self, project: str, fingerprint: str) -> bool:
         """Tell whether a project has this image."""
@@ -218,7 +223,12 @@ class ImageRecords:
         ]
 
     async def _remove(self, fingerprint: str, pools: list[Pool] | None) -> None:
+        """Remove the files and unpacked copies, or leave that to who keeps them."""
         if pools is None:
+            return
+        self.removals += 1
+        if fingerprint in self._keeping:
+            self._struck.add(fingerprint)
             return
         await self._store.delete(fingerprint)
         for pool in pools:

@@ -37,7 +37,7 @@ _WHOLE = re.compile(r"[0-9a-f]{64}")
 _NO_MACHINES = "The image is the disk of a virtual machine: lxpy runs containers only"
 
 #: keeps the files of an image for a block; if that fails, those that nobody has go
-Arriving = Callable[[str], AbstractAsyncContextManager[None]]
+Keeping = Callable[[str], AbstractAsyncContextManager[None]]
 
 _log = structlog.get_logger()
 
@@ -111,10 +111,10 @@ class ImageSources:
     """Servers and recipes. `start` reads the recipes."""
 
     def __init__(
-        self, store: ImageStore, settings: Settings, cache: Path, arriving: Arriving
+        self, store: ImageStore, settings: Settings, cache: Path, keeping: Keeping
     ) -> None:
         self._store = store
-        self._arriving = arriving
+        self._keeping = keeping
         self._settings = settings
         self._cache = cache / "streams"
         self._builder = Builder(store)
@@ -206,7 +206,7 @@ class ImageSources:
 
     async def checked(self, stored: Stored, *, thorough: bool = True) -> Metadata:
         """Return a new image's metadata. Raises Failed, NotSupported; then its files go."""
-        async with self._arriving(stored.fingerprint):
+        async with self._keeping(stored.fingerprint):
             if await self._store.find(stored.fingerprint) is None:
                 raise Failed(
                     f"Image {stored.fingerprint[:12]} was refused a moment ago, when the same "

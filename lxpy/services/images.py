@@ -6,6 +6,7 @@ Source: LXD docs, "REST API", "Images".
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Images:
         self.aliases = ImageAliases(db, lifecycle)
         self.tokens = ImageTokens(registry, lifecycle)
         self._records = ImageRecords(db, store, storage, lifecycle)
-        self.sources = ImageSources(store, settings, cache, self._records.arriving)
+        self.sources = ImageSources(store, settings, cache, self._records.keeping)
         self.upkeep = ImageUpkeep(self._records, self.sources, settings, registry, self._fetch)
         self._db = db
         self._store = store
@@ -263,7 +264,7 @@ class Images:
         Raises Failed for one that is there already or a full disk, Conflict for an alias.
         """
         stored = await self._store.receive_unified(chunks)
-        async with self._records.arriving(stored.fingerprint):
+        async with self._records.keeping(stored.fingerprint):
             return shown(await self._records.add(project, stored, found, _new(wish), claim=False))
 
     # For instances
@@ -280,21 +281,34 @@ class Images:
         elif not source.fingerprint and not source.properties:
             raise BadRequest("Must specify one of alias, fingerprint or properties for init")
 
-    async def obtain(self, project: str, source: InstanceSource, operation: Operation) -> Obtained:
+    async def obtain(
+        self,
+        project: str,
+        source: InstanceSource,
+        operation: Operation,
+        used: AsyncExitStack,
+    ) -> Obtained:
         """Return a new instance's image; one that is not here is fetched or built, and cached.
 
-        Raises Failed, NotFound and others that say why there is none.
+        Its files stay until `used` ends. Raises Failed, NotFound and others that say why there is
+        none.
         """
+        while True:
+            removals = self._records.removals
+            row = await self._wanted(project, source, operation.progress)
+            await used.enter_async_context(self._records.keeping(row.fingerprint))
+            if removals == self._records.removals:
+                await self._records.touch(row)
+                return obtained(row)
+
+    async def _wanted(self, project: str, source: InstanceSource, progress: Progress) -> ImageRow:
         if not source.protocol and not source.server:
-            row = await self._records.local(project, source)
-        else:
-            origin = self.sources.origin(source)
-            known = await self._cached(project, origin)
-            fresh = is_true(self._settings.get(CACHED, "true"))
-            wish = Wish(cached=True, auto_update=fresh)
-            row = known or await self._fetch(project, origin, wish, operation.progress)
-        await self._records.touch(row)
-        return obtained(row)
+            return await self._records.local(project, source)
+        origin = self.sources.origin(source)
+        known = await self._cached(project, origin)
+        fresh = is_true(self._settings.get(CACHED, "true"))
+        wish = Wish(cached=True, auto_update=fresh)
+        return known or await self._fetch(project, origin, wish, progress)
 
     async def ensure_on_pool(
         self, pool: Pool, fingerprint: str, progress: Progress = silent
@@ -378,7 +392,7 @@ class Images:
             update_source=source,
         )
         stored = fetched.stored
-        async with self._records.arriving(stored.fingerprint):
+        async with self._records.keeping(stored.fingerprint):
             return await self._records.add(project, stored, fetched.metadata, full, claim=True)
 
     def _adopt(self, project: str, stored: Stored, wish: Wish, waiter: str) -> Operation:
@@ -390,7 +404,7 @@ class Images:
             _report(operation, stored.fingerprint, stored.size_bytes)
             if await self._records.knows(project, stored.fingerprint):
                 raise Failed("Image with same fingerprint already exists")
-            async with self._records.arriving(stored.fingerprint):
+            async with self._records.keeping(stored.fingerprint):
                 found = await self.sources.checked(stored)
                 await self._records.add(project, stored, found, wish, claim=False)
 

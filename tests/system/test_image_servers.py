@@ -409,3 +409,33 @@ def test_pull_that_is_interrupted(
         daemon.api.wait(operation)
     assert not list(incoming.iterdir()) and not files_of(daemon, fingerprint)
     other.start()
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("_", range(2))
+def test_image_is_deleted_while_instances_are_made(daemon: Daemon, tmp_path: Path, _: int) -> None:
+    """Whoever has begun with it gets it whole; whoever comes later is told that there is none."""
+    image = tmp_path / "wide.tar.gz"
+    with busybox.Tarball(image) as tarball:
+        busybox.fill_metadata(tarball, "wide")
+        busybox.fill_rootfs(tarball)
+        for number in range(500):
+            tarball.file(f"rootfs/usr/share/{number}", str(number))
+    fingerprint = import_image(daemon, image, "wide")
+    begun = {}
+    for name in (daemon.name(), daemon.name(), daemon.name()):
+        body = {"name": name, "source": {"type": "image", "alias": "wide"}}
+        begun[name] = daemon.api.call("POST", "/1.0/instances", body, wait=False)
+    daemon.api.delete(f"/1.0/images/{fingerprint}")
+    for name, operation in begun.items():
+        try:
+            daemon.api.wait(operation)
+        except ApiError as error:
+            assert "alias not found" in error.text
+            continue
+        change(daemon, name, "start")
+        assert daemon.out(name, "ls", "/usr/share").count("\n") == 499
+        daemon.delete(name)
+    wait_until(lambda: not files_of(daemon, fingerprint), 10, "the files are gone")
+    pool = daemon.directory / "storage-pools/default/images"
+    assert not any(fingerprint in entry.name for entry in pool.iterdir())
