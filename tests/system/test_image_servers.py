@@ -300,6 +300,21 @@ def test_what_an_image_server_has(daemon: Daemon, tmp_path: Path) -> None:
         daemon.api.get("/1.0/lxpy/offers")
 
 
+def test_architecture_of_offers(
+    daemon: Daemon, config: Callable[[dict[str, str]], None], tmp_path: Path
+) -> None:
+    """Images are for this host, or for what `images.default_architecture` says."""
+    tree, found = Tree(tmp_path / "www"), []
+    for name, architecture in (("here", os.uname().machine), ("there", "riscv64")):
+        image = busybox.build(tmp_path / f"{name}.tar.gz", name)
+        tree.unified(name, "20260101", image, arch=architecture)
+    with serve(tree.root) as server:
+        for wanted in ("", "riscv64"):
+            config({"images.default_architecture": wanted})
+            found += daemon.api.get(f"/1.0/lxpy/offers?server={server.url}")
+    assert [each["aliases"][0]["name"] for each in found] == ["here", "there"]
+
+
 def test_import_of_a_directory(daemon: Daemon, tmp_path: Path) -> None:
 
     tree = tmp_path / "tree"
