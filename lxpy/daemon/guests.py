@@ -130,6 +130,9 @@ class GuestListener:
                 except OSError as error:
                     sock.close()
                     _log.debug("a guest's connection broke", error=str(error))
+                except Exception:
+                    sock.close()
+                    _log.exception("a guest's connection cannot be taken")
 
     async def _take(self, sock: socket.socket) -> None:
         caller = self._guests.identify(sock)
@@ -147,6 +150,8 @@ class GuestListener:
             self._runner.server, sock
         )
         load.connections.append(transport)
+        if load.refused:  # since just now
+            transport.abort()
 
     def _forget(self) -> None:
         """Forget the instances that do nothing here now."""
@@ -161,13 +166,13 @@ class GuestListener:
         """
         sock = request.transport.get_extra_info("socket") if request.transport else None
         found = self._callers.get(sock.fileno()) if sock is not None else None
-        if found is None:
-            raise _Stranger
-        key, is_root = found
+        key, is_root = found or (_STRANGERS, False)
         now, load = asyncio.get_running_loop().time(), self._loads[key]
         load.due = max(load.due, now - _AT_ONCE / _REQUESTS_PER_S) + 1 / _REQUESTS_PER_S
         if load.due > now:
             await asyncio.sleep(load.due - now)
+        if found is None:
+            raise _Stranger
         if not is_root:
             raise _NotRoot
         self._guests.check(key)

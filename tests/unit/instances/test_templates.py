@@ -157,3 +157,45 @@ def test_files() -> None:
     )
     with pytest.raises(Failed, match='template "never.tpl" of "/etc/never": the image has no'):
         templates.render(images, sources, ["rename"], INSTANCE)
+
+
+#: as images of LXD's servers seed cloud-init, which looks into /var/lib/cloud/seed/nocloud-net
+SEED = {
+    "meta-data": (
+        "#cloud-config\ninstance-id: {{ container.name }}\nlocal-hostname: {{ container.name }}\n"
+        '{{ config_get("user.meta-data", "") }}\n'
+    ),
+    "user-data": (
+        '{% if config_get("cloud-init.user-data", "") == "" %}'
+        '{{ config_get("user.user-data", properties.default) }}'
+        '{% else %}{{- config_get("cloud-init.user-data", properties.default) }}{% endif %}'
+    ),
+    "network-config": (
+        '{% if config_get("user.network-config", "") == "" %}version: 1\nconfig:\n'
+        "  - type: physical\n    name: "
+        '{% if instance.type == "virtual-machine" %}enp5s0{% else %}eth0{% endif %}\n'
+        "    subnets:\n      - type: "
+        '{% if config_get("user.network_mode", "") == "link-local" %}manual{% else %}dhcp'
+        '{% endif %}\n        control: auto{% else %}{{ config_get("user.network-config", "") }}'
+        "{% endif %}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "user_data", "network"),
+    [
+        ({}, "#cloud-config\n{}", "type: dhcp"),
+        ({"user.user-data": "#cloud-config\na: 1\n"}, "#cloud-config\na: 1", "type: dhcp"),
+        ({"cloud-init.user-data": "#!/bin/sh", "user.user-data": "x",
+          "user.network_mode": "link-local"}, "#!/bin/sh", "type: manual"),
+        ({"user.network-config": "version: 2"}, "#cloud-config\n{}", "version: 2"),
+    ],
+)  # fmt: skip
+def test_seeds_of_cloud_init(config: dict[str, str], user_data: str, network: str) -> None:
+    instance = make(expanded_config=config)
+    values = templates.values(instance, "create", "/x", {"default": "#cloud-config\n{}"})
+    found = {name: Renderer(values).render(name, source) for name, source in SEED.items()}
+    assert found["user-data"] == user_data
+    assert network in found["network-config"]
+    assert "instance-id: c1\nlocal-hostname: c1\n" in found["meta-data"]
