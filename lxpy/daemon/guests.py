@@ -58,7 +58,11 @@ class _Load:
 
     connections: list[asyncio.Transport]
     due: float = 0.0
-    refused: int = 0
+    refusing: int = 0
+
+    def refuses(self) -> bool:
+        """Whether it may not connect now."""
+        return self.refusing > 0
 
 
 class GuestListener:
@@ -106,14 +110,14 @@ class GuestListener:
         Its memory cannot be saved with one: the other end is not in it.
         """
         load = self._loads[key]
-        load.refused += 1
+        load.refusing += 1
         try:
             for transport in load.connections:
                 transport.abort()
             await asyncio.sleep(0)  # by then they are closed, not only about to be
             yield
         finally:
-            load.refused -= 1
+            load.refusing -= 1
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -140,7 +144,7 @@ class GuestListener:
             self._forget()
         load = self._loads[caller[0] if caller is not None else _STRANGERS]
         load.connections = list(filter(_is_open, load.connections))
-        if load.refused or len(load.connections) >= CONNECTIONS:
+        if load.refuses() or len(load.connections) >= CONNECTIONS:
             sock.close()
             await asyncio.sleep(0)  # or who connects again and again would have us to itself
             return
@@ -150,13 +154,13 @@ class GuestListener:
             self._runner.server, sock
         )
         load.connections.append(transport)
-        if load.refused:  # since just now
+        if load.refuses():  # since just now
             transport.abort()
 
     def _forget(self) -> None:
         """Forget the instances that do nothing here now."""
         for key, load in list(self._loads.items()):
-            if not load.refused and not any(map(_is_open, load.connections)):
+            if not load.refuses() and not any(map(_is_open, load.connections)):
                 del self._loads[key]
 
     async def _caller(self, request: web.Request) -> Key:
