@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
-from lxpy.errors import InvalidConfig
+from lxpy.errors import InvalidConfig, NotSupported
 from lxpy.instances import idmaps, rawlxc, syscalls
 from lxpy.instances.allowance import parse_allowance
 from lxpy.instances.rlimits import NAMES as RLIMITS
@@ -252,8 +252,7 @@ INSTANCE_KEYS: Keys = table(
 
 #: accepted and kept for LXD's clients; nothing reads them
 _WITHOUT_EFFECT = (
-    "limits.disk.priority", "limits.hugepages.", "limits.memory.swap.priority",
-    "limits.network.priority", "nvidia.",
+    "nvidia.driver.", "nvidia.require.",
 )  # fmt: skip
 
 
@@ -283,6 +282,16 @@ def _check_name(key: str) -> None:
 
 
 def _check_together(config: Mapping[str, str]) -> None:
+    if is_true(config.get("nvidia.runtime")):
+        raise NotSupported(
+            "nvidia.runtime: lxpy does not bring NVIDIA's libraries of the host into instances: "
+            "install them inside, and add the cards as gpu devices"
+        )
+    if config.get("limits.network.priority") not in (None, "", "0"):
+        raise NotSupported(
+            "limits.network.priority: it took control groups of version 1 (net_prio) that hosts do "
+            "not have any more: set limits.priority on the instance's nics"
+        )
     for old, new in syscalls.OLD_NAMES.items():
         if config.get(old) and config.get(new):
             raise InvalidConfig(f"{old} is the old name of {new}: set only {new}")

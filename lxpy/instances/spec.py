@@ -15,7 +15,7 @@ from lxpy.instances.model import Instance
 from lxpy.instances.rawlxc import RawLxc
 from lxpy.instances.rlimits import rlimits
 from lxpy.instances.syscalls import build_policy, intercepted
-from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
+from lxpy.runtime.spec import Directory, FileWrite, IoLimit, Overlay, Spec
 
 INIT = ("/sbin/init",)
 #: what a user namespace, or the other namespaces, give an instance of its own
@@ -33,6 +33,7 @@ class Parts:
     devices: DevicePlan = DevicePlan()
     files: tuple[FileWrite, ...] = ()
     cpus: str | None = None
+    io: tuple[IoLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def build_spec(instance: Instance, parts: Parts, host: Host, paths: Paths) -> Sp
         nodes=parts.devices.nodes,
         proxies=parts.devices.proxies,
         files=parts.files,
-        limits=build_limits(config, host, parts.cpus),
+        limits=build_limits(config, host, parts.cpus, parts.io),
         rlimits={**rlimits(config), **raw.rlimits},
         sysctls=sysctls,
         seccomp="" if raw.no_seccomp else build_policy(config),

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 
 from lxpy.kernel import mounts
+from lxpy.runtime import blockio
+from lxpy.runtime.files import read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,28 +29,6 @@ MAX_DEPTH = "100"  # a container nests as it likes, but not until the host canno
 #: The last name of where an installation mounts `name=systemd` on a host that has none.
 OWN_SYSTEMD = "systemd-cgroup"
 DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
-
-
-def write(path: str, text: str) -> None:
-    """Write a control file. Raises OSError naming path and text."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise OSError(error.errno, f"write({path}, {text!r}): {reason}") from error
-
-
-def read(path: str) -> str:
-    """Read a control file. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 65536).decode()
-    finally:
-        os.close(fd)
 
 
 class Layout:
@@ -281,6 +261,12 @@ class Group:
         self._limit_cpus(limits["cpus"])
         pids = limits["pids"]
         self._set("pids", "pids.max", "max" if pids is None else str(pids), pids is not None)
+        v1 = self.layout.v1
+        name = "blkio" if "blkio" in v1 else "io"
+        blockio.limit_devices(self._base(name), limits["io"], v1=name in v1)
+        blockio.set_weight(self._base(name), limits["io_weight"])
+        blockio.limit_huge_pages(self._base("hugetlb"), limits, v1="hugetlb" in v1)
+        blockio.set_swappiness(self._base("memory"), limits["swappiness"], v1="memory" in v1)
 
     def set_files(self, files: list[list[str]]) -> None:
         """Write control files, "cgroup2/memory.high" or "cgroup/..." of version 1.

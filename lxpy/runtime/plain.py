@@ -72,6 +72,15 @@ class FileWrite(TypedDict):
     create_only: bool
 
 
+class IoLimit(TypedDict):
+    major: int
+    minor: int
+    read_bytes: int
+    write_bytes: int
+    read_ops: int
+    write_ops: int
+
+
 class Limits(TypedDict):
     memory_bytes: int | None
     memory_soft_bytes: int | None
@@ -81,6 +90,10 @@ class Limits(TypedDict):
     cpu_period_us: int
     cpu_weight: int
     pids: int | None
+    io: list[IoLimit]
+    io_weight: int | None
+    hugepages: dict[str, int]
+    swappiness: int | None
 
 
 class Spec(TypedDict):

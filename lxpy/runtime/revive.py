@@ -14,7 +14,8 @@ import stat
 
 from lxpy.kernel import mounts, namespaces, processes
 from lxpy.runtime import child, criu
-from lxpy.runtime.cgroups import DELEGATED, write
+from lxpy.runtime.cgroups import DELEGATED
+from lxpy.runtime.files import write
 from lxpy.runtime.fs import Confined
 from lxpy.runtime.launch import Start
 from lxpy.runtime.phases import Report

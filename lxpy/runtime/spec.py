@@ -119,11 +119,24 @@ class FileWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class IoLimit:
+    """Bytes and operations a second of one block device, 0 for no limit."""
+
+    major: int
+    minor: int
+    read_bytes: int = 0
+    write_bytes: int = 0
+    read_ops: int = 0
+    write_ops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Resource limits; None lifts the limit. Applied at start and changed live.
 
     `cpus` is a set of host cpus ("0-1,3"); quota and period are microseconds; `cpu_weight` is in
-    cgroup2's scale, 1 to 10000, 100 by default.
+    cgroup2's scale, 1 to 10000, 100 by default; `io_weight` is 10 to 1000, `hugepages` are bytes by
+    size of page ("2MB"), `swappiness` is that of the kernel.
     """
 
     memory_bytes: int | None = None
@@ -134,6 +147,10 @@ class Limits:
     cpu_period_us: int = 100_000
     cpu_weight: int = 100
     pids: int | None = None
+    io: tuple[IoLimit, ...] = ()
+    io_weight: int | None = None
+    hugepages: dict[str, int] = field(default_factory=dict)
+    swappiness: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from lxpy.errors import BadRequest, Failed, LxpyError
 from lxpy.instances import devices
-from lxpy.instances.devices import plans
+from lxpy.instances.devices import disk, plans
 from lxpy.instances.devices.nic_kinds import LIVE
 from lxpy.instances.expand import changed_keys, device_changes
 from lxpy.instances.limits import KEYS as LIMITS
@@ -55,7 +55,7 @@ class Live:
             for name in [*added, *replaced]:
                 volatile |= await self._add(new, name)
                 undo.push_async_callback(self._remove, new, name)
-            if LIMITS.intersection(changed_config):
+            if LIMITS.intersection(changed_config) or _limits(old) != _limits(new):
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
             await self._proxies(old, new, undo)
@@ -65,6 +65,8 @@ class Live:
 
     async def _replug(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
+        if one[name].get("type") != "nic":
+            return  # limits of disks come with those of the instance
         for nic in devices.plan(instance.config, one).nics:
             await self._networks.replug(instance, nic)
 
@@ -130,6 +132,8 @@ class Live:
     def _is_live(self, old: Instance, new: Instance, name: str) -> bool:
         """Whether a changed device is a nic that keeps its link."""
         before, after = old.expanded_devices[name], new.expanded_devices[name]
+        if disk.is_root(after) or after.get("type") == before.get("type") == "disk":
+            return disk.LIVE.issuperset(changed_keys(before, after))
         if after.get("type") != "nic" or before.get("type") != "nic":
             return False
         live = LIVE.get(self._networks.nictype(after), frozenset())
@@ -142,10 +146,19 @@ class Live:
         return held.pid
 
 
+def _limits(instance: Instance) -> dict[str, list[str]]:
+    """Return the limits of its disks."""
+    return {
+        name: [given.get(key, "") for key in ("limits.read", "limits.write", "limits.max")]
+        for name, given in instance.expanded_devices.items()
+        if disk.is_limited(given)
+    }
+
+
 def _is_resized_root(old: Instance, new: Instance, name: str) -> bool:
-    """Whether a changed device is the root disk with another size, which its pool looks after."""
+    """Whether a changed device is the root disk, of which what changed is seen to elsewhere."""
     before, after = old.expanded_devices[name], new.expanded_devices[name]
-    return after.get("path") == "/" and set(changed_keys(before, after)) == {"size"}
+    return after.get("path") == "/" and {"size", *disk.LIVE}.issuperset(changed_keys(before, after))
 
 
 def _check_root(name: str, device: Options) -> None:

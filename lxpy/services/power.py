@@ -479,7 +479,10 @@ class Power:
 
     async def apply_limits(self, instance: Instance) -> None:
         """Change the limits of a running instance to what its config says. Raises LxpyError."""
-        limits = build_limits(instance.expanded_config, self._host(), self._cpus(instance))
+        limits = build_limits(
+            instance.expanded_config, self._host(), self._cpus(instance),
+            await self._starter.io_limits(instance),
+        )  # fmt: skip
         try:
             await self._runtime.limits(instance.unique_name, limits)
         except StartFailed as error:

@@ -15,6 +15,7 @@ from lxpy import storage
 from lxpy.errors import Failed, LxpyError
 from lxpy.images import kept, metadata
 from lxpy.instances import devices, idmaps, lxcconf, templates
+from lxpy.instances.devices import disk
 from lxpy.instances.devices.disk import VolumeSource, missing_source
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.devices.plans import Needs, volatile_config
@@ -25,7 +26,7 @@ from lxpy.instances.model import Instance
 from lxpy.instances.spec import Parts, Paths, build_spec
 from lxpy.instances.templates import Trigger
 from lxpy.programs import run
-from lxpy.runtime.spec import Directory, FileWrite, Overlay, Spec
+from lxpy.runtime.spec import Directory, FileWrite, IoLimit, Overlay, Spec
 from lxpy.services.directories import Directories
 from lxpy.services.disks import HOLDER, Disks
 from lxpy.services.locks import Locks
@@ -34,7 +35,7 @@ from lxpy.services.networks import Networks
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.services.translations import Translations
-from lxpy.storage import Layers, Rootfs, Volume
+from lxpy.storage import Layers, Rootfs, Volume, blockdev
 from lxpy.threads import in_thread
 from lxpy.units import is_false
 
@@ -104,7 +105,8 @@ class Starter:
         await self._translations.apply(instance)
         files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
         idmap = _recorded(instance)
-        parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus)
+        io = await self.io_limits(instance)
+        parts = Parts(_rootfs(rootfs), idmap, plan, files, cpus, io)
         spec = build_spec(instance, parts, self._host(), self._paths(instance))
         await in_thread(_write_config, self._directories.logs(instance.unique_name), spec)
         return Prepared(instance, spec, plan.nics)
@@ -156,6 +158,31 @@ class Starter:
         """
         volumes = await self._disks.hold(holder(instance), instance.project, given)
         return volumes, await in_thread(_host_nodes, devices.needs(given))
+
+    async def io_limits(self, instance: Instance) -> tuple[IoLimit, ...]:
+        """Return what the disks of an instance, which it holds, may do. Raises Failed."""
+        asked = {
+            name: given
+            for name, given in instance.expanded_devices.items()
+            if disk.is_limited(given)
+        }
+        if not asked:
+            return ()
+        volumes = await self._disks.hold(holder(instance), instance.project, asked)
+        found = []
+        for name, given in asked.items():
+            path = given.get("source", "")
+            if disk.is_root(given):
+                pool = await self._pools.pool(given["pool"])
+                rootfs = await self._pools.storage.rootfs(pool, volume_of(instance))
+                path = (rootfs.root or "") if isinstance(rootfs, Layers) else rootfs.path
+            elif name in volumes:
+                shown = volumes[name]
+                node = shown.node
+                path = shown.path or (f"/dev/block/{node.major}:{node.minor}" if node else "")
+            if os.path.exists(path):
+                found.append((await in_thread(blockdev.below, name, path), given))
+        return disk.io_limits(found)
 
     async def claim_ids(self, instance: Instance) -> Instance:
         """Return the instance with the ids of its next start, not yet stored.

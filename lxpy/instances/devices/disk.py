@@ -10,7 +10,7 @@ from lxpy.errors import Failed, InvalidConfig, NotSupported
 from lxpy.instances.devices.base import Kind, Options, options
 from lxpy.instances.devices.unix import HostNode
 from lxpy.keys import BOOL, SIZE, STRING, UINT, ConfigKey, Type, choice
-from lxpy.runtime.spec import Disk, Node
+from lxpy.runtime.spec import Disk, IoLimit, Node
 from lxpy.units import is_false, is_true, parse_size
 
 #: what the runtime acts on, and what says what is anyway so
@@ -137,6 +137,11 @@ def _raw_options(given: Options) -> list[str]:
 def _check(given: Options) -> None:
     source, pool = given.get("source", ""), given.get("pool", "")
     path = given.get("path", "")
+    for key in given:
+        if key.startswith("initial.") and given[key]:
+            raise NotSupported(
+                f'Invalid value for device option "{key}": set it on the volume once it is made'
+            )
     if not source and not path:
         raise InvalidConfig('Disk entry is missing the required "source" or "path" property')
     if path == "/":
@@ -184,7 +189,7 @@ DISK = Kind(
     "disk",
     KEYS,
     check=_check,
-    later=("limits.max", "limits.read", "limits.write", "source.snapshot"),
+    later=("source.snapshot",),
 )
 
 
@@ -219,6 +224,31 @@ def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
 def plan_node(given: Options, node: HostNode) -> Node:
     """Return the device node of a volume that is shown as one: the instance's root may use it."""
     return Node(normal(given["path"]), node.kind, node.major, node.minor)
+
+
+_LIMITS = ("limits.read", "limits.write", "limits.max")
+#: options of a disk that change while it is mounted
+LIVE = frozenset((*_LIMITS, "boot.priority", "size.state"))
+
+
+def is_limited(given: Options) -> bool:
+    """Whether a device is a disk with limits."""
+    return given.get("type") == "disk" and any(given.get(key) for key in _LIMITS)
+
+
+def io_limits(found: Iterable[tuple[tuple[int, int], Options]]) -> tuple[IoLimit, ...]:
+    """Return the limits of block devices; of several disks on one device the least counts."""
+    least: dict[tuple[int, int], dict[str, int]] = {}
+    for device, given in found:
+        limits = least.setdefault(device, {})
+        for kind in ("read", "write"):
+            text = given.get(f"limits.{kind}") or given.get("limits.max") or ""
+            if text:
+                ops = text.endswith("iops")
+                name = f"{kind}_{'ops' if ops else 'bytes'}"
+                value = int(text.removesuffix("iops")) if ops else parse_size(text)
+                limits[name] = min(value, limits.get(name, value))
+    return tuple(IoLimit(*device, **limits) for device, limits in least.items())
 
 
 def missing_source(device: str, source: str) -> Failed:

@@ -119,7 +119,7 @@ def test_types_we_lack_are_refused_by_name(kind: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"type": "disk", "source": "/x", "path": "/x", "limits.read": "10MB"},
+        {"type": "disk", "source": "/x", "path": "/x", "source.snapshot": "s0"},
         {"type": "disk", "source": "/x", "path": "/x", "propagation": "shared"},
         {"type": "disk", "source": "cephfs:x", "path": "/x"},
         {**NIC, "security.acls": "web"},

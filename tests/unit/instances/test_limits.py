@@ -37,6 +37,11 @@ HOST = Host(cpus=(0, 1, 2, 3), memory_bytes=8 << 30)
         ({"limits.cpu.allowance": "200ms/50ms"},
          Limits(cpu_quota_us=200_000, cpu_period_us=50_000)),
         ({"limits.processes": "100"}, Limits(pids=100)),
+        ({"limits.disk.priority": "0"}, Limits(io_weight=10)),
+        ({"limits.disk.priority": "7"}, Limits(io_weight=700)),
+        ({"limits.hugepages.2MB": "4MiB"}, Limits(hugepages={"2MB": 4 << 20})),
+        ({"limits.memory.swap.priority": "10"}, Limits(swappiness=60)),
+        ({"limits.memory.swap.priority": "0"}, Limits(swappiness=70)),
     ],
 )  # fmt: skip
 def test_limits(config: dict[str, str], limits: Limits) -> None:
