@@ -250,11 +250,6 @@ INSTANCE_KEYS: Keys = table(
     for each in (*_BOOT, *_CLOUD_INIT, *_LIMITS, *_SECURITY, *_OTHERS, *_VOLATILE)
 )
 
-#: accepted and kept for LXD's clients; nothing reads them
-_WITHOUT_EFFECT = (
-    "nvidia.driver.", "nvidia.require.",
-)  # fmt: skip
-
 
 def validate(config: Mapping[str, str], *, profile: bool = False) -> None:
     """Raise InvalidConfig at the first key or value that an instance (or profile) cannot have."""
@@ -305,22 +300,6 @@ def _check_together(config: Mapping[str, str]) -> None:
                 "security.syscalls.allow is mutually exclusive with "
                 f"security.syscalls.deny*: unset one of them (security.syscalls.{key} is set)"
             )
-
-
-def without_effect(config: Mapping[str, str]) -> list[str]:
-    """Return the sorted keys that are set but that this version does not act on."""
-    return sorted(
-        key
-        for key, value in config.items()
-        if value and key.startswith(_WITHOUT_EFFECT) and not _is_default(key, value)
-    )
-
-
-def _is_default(key: str, value: str) -> bool:
-    found = INSTANCE_KEYS.find(key)
-    if found is None:
-        return False
-    return value == found.default or (found.default == "false" and not is_true(value))
 
 
 def is_volatile(key: str) -> bool:

@@ -46,7 +46,7 @@ _REFUSED = (
     ("lxc.console", "the console is the instance's"),
     ("lxc.uts", "the host name is the instance's name"),
     ("lxc.seccomp", "use raw.seccomp or security.syscalls.*"),
-    ("lxc.apparmor", "use raw.apparmor"),
+    ("lxc.apparmor", "there are no AppArmor profiles"),
     ("lxc.selinux", "there are no SELinux contexts"),
 )
 

@@ -90,12 +90,6 @@ def test_profiles_have_no_state() -> None:
             keys.validate({key: "x"}, profile=True)
 
 
-def test_what_has_no_effect_is_named() -> None:
-    config = {"raw.lxc": "x", "nvidia.runtime": "false", "limits.cpu": "1",
-              "security.syscalls.intercept.mknod": "true", "limits.disk.priority": "5"}  # fmt: skip
-    assert keys.without_effect(config) == []
-
-
 def test_live_update() -> None:
     changed = ["limits.memory", "security.privileged", "volatile.uuid", "user.x"]
     assert keys.not_live(changed) == ["security.privileged", "user.x"]

@@ -63,7 +63,7 @@ def test_what_needs_a_user_namespace() -> None:
         ("lxc.log.file = /x", "the log is"),
         ("lxc.rootfs.path = /", "volume"),
         ("lxc.idmap = u 0 0 1", "raw.idmap"),
-        ("lxc.apparmor.profile = mine", "raw.apparmor"),
+        ("lxc.apparmor.profile = mine", "no AppArmor profiles"),
         ("lxc.seccomp.profile = /x", "raw.seccomp"),
         ("lxc.autodev = 0", "no such setting"),
         ("lxc.foo = bar", "no such setting"),
