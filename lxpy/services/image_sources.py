@@ -139,7 +139,12 @@ class ImageSources:
         named: set[str] = set()
         images = []
         for each in sorted(found, key=lambda offer: offer.serial, reverse=True):
-            free = [name for name in each.aliases if name not in named]
+            free = [
+                spelled
+                for name in each.aliases
+                for spelled in (name, f"{name}/{each.properties['architecture']}")
+                if spelled not in named
+            ]
             named.update(free)
             images.append(_offered(each, free))
         return images

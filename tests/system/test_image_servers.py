@@ -275,7 +275,8 @@ def test_what_an_image_server_has(daemon: Daemon, tmp_path: Path) -> None:
     with serve(tree.root) as server:
         found: list[dict[str, Any]] = daemon.api.get(f"/1.0/lxpy/offers?server={server.url}")
         assert [each["fingerprint"] for each in found] == [digest(new), digest(old)]
-        assert [each["name"] for each in found[0]["aliases"]] == ["busy/1", "busy/1/default"]
+        names = ["busy/1", "busy/1/amd64", "busy/1/default", "busy/1/default/amd64"]
+        assert [each["name"] for each in found[0]["aliases"]] == names
         assert found[1]["aliases"] == [] and found[0]["created_at"] == "2026-01-01T00:00:00Z"
         conf = Path(daemon.environment["LXPY_CONF"]) / "config.yml"
         conf.write_text(json.dumps(
@@ -283,12 +284,12 @@ def test_what_an_image_server_has(daemon: Daemon, tmp_path: Path) -> None:
         ))  # fmt: skip
         try:
             out = daemon.lxpy("image", "list", "tiny:", "-f", "csv", "-c", "lF").stdout
-            assert out.splitlines() == [f",{digest(old)}", f"busy/1 (1 more),{digest(new)}"]
+            assert out.splitlines() == [f",{digest(old)}", f"busy/1 (3 more),{digest(new)}"]
             assert digest(new) in daemon.lxpy("image", "info", "tiny:busy/1").stdout
             before = daemon.api.get("/1.0/images")
             daemon.lxpy("image", "copy", "tiny:busy/1", "local:", "--copy-aliases")
             aliases = daemon.api.get(f"/1.0/images/{digest(new)}")["aliases"]
-            assert [each["name"] for each in aliases] == ["busy/1", "busy/1/default"]
+            assert [each["name"] for each in aliases] == names
             name = daemon.name()
             daemon.lxpy("launch", "tiny:busy/1", name)
             assert daemon.out(name, "hostname") == name
