@@ -248,7 +248,7 @@ def test_routed(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     assert "198.18.5.7" in routes(host) and "198.18.6.0/24 via 198.18.5.7" in routes(host)
     assert "198.18.5.7" in routes(host, "table", "4711")
     assert "default via 169.254.0.1" in daemon.out(name, "ip", "route", "show", "dev", "eth1")
-    assert wire.pings("198.18.5.7"), "the host answers ARP for it, and passes on"
+    processes.wait_until(lambda: wire.pings("198.18.5.7"), 10, "it answers: the host speaks ARP")
     daemon.out(name, "ip", "addr", "add", "198.18.5.9/32", "dev", "eth1")
     daemon.out(name, "ip", "route", "add", "198.18.5.1", "via", "169.254.0.1", "dev", "eth1")
     assert pings(daemon, name, "198.18.5.1", "-I", "198.18.5.7")
@@ -318,7 +318,7 @@ def test_ipvlan(daemon: Daemon, launch: Launch, wire: Wire) -> None:
         assert "198.18.8.7" not in proxies(wire.near) + routes("lo")
         return
     name = launch(devices=given)
-    assert wire.pings("198.18.8.7")
+    processes.wait_until(lambda: wire.pings("198.18.8.7"), 10, "it answers")
     change(daemon, name, "stop", force=True)
     assert "198.18.8.7" not in proxies(wire.near) + routes("lo")
 
