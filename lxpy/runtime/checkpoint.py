@@ -112,6 +112,9 @@ class Dump:
             await self._give_up()
             return
         try:
+            if not self._keeps_running:
+                # Whole before its processes end: who dies in between has lost nothing.
+                await asyncio.to_thread(self._complete)
             await asyncio.to_thread(self._answer, "go")
             assert self._process is not None
             status = await self._process.wait()
@@ -214,10 +217,13 @@ class Dump:
             self._directory.parent.rmdir()  # unless other dumps are there
 
     def _finish(self) -> None:
-        for name in ("ask", "answer", "hook"):
-            (self._directory / name).unlink(missing_ok=True)
-        criu_images.mend(str(self._directory))
+        if self._keeps_running:
+            self._complete()
+        without_hook(self._directory)
         self.frozen_s = criu_images.frozen_s(str(self._directory))
+
+    def _complete(self) -> None:
+        criu_images.mend(str(self._directory))
         new = self._directory / f"{MANIFEST}.new"
         new.write_text(json.dumps(self._manifest))
         new.rename(self._directory / MANIFEST)
@@ -252,9 +258,31 @@ def _answer(directory: Path, text: str, patience_s: float = 5.0) -> None:
 
 
 def dismiss(directory: Path) -> None:
-    """Let the processes go on that a dump without a daemon keeps still; blocking, short."""
+    """Let the processes go on that a dump without a daemon keeps still; blocking.
+
+    If it was about to end them, it does. Returns when it has ended.
+    """
     with contextlib.suppress(OSError):
         _answer(directory, "no", patience_s=0)
+    deadline = time.monotonic() + _TIMEOUT_S
+    while _is_at_work(str(directory)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def without_hook(directory: Path) -> None:
+    """Remove what only CRIU has needed."""
+    for name in ("ask", "answer", "hook"):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _is_at_work(directory: str) -> bool:
+    """Tell whether a CRIU writes its images to a directory."""
+    wanted = os.fsencode(directory)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if wanted in process.read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 def externals(pid: int, name: str, disks: frozenset[str]) -> list[External]:

@@ -26,7 +26,7 @@ from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.instances.syscalls import intercepted
 from lxpy.runtime import criu
-from lxpy.runtime.checkpoint import Dump, dismiss
+from lxpy.runtime.checkpoint import Dump, dismiss, without_hook
 from lxpy.runtime.container import Runtime
 from lxpy.services.criu import Criu
 from lxpy.services.directories import Directories
@@ -56,9 +56,29 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         for directory in self._root.glob("*/*"):
-            if directory.is_dir() and not (directory / criu.MANIFEST).exists():
-                dismiss(directory)
+            if not directory.is_dir() or (_is_whole(directory) and not _is_hidden(directory)):
+                continue
+            dismiss(directory)
+            # One of a stop counts if its processes have ended, see `settle`.
+            if not (_is_whole(directory) and directory.name.startswith(f".{_STOP}-")):
                 shutil.rmtree(directory, ignore_errors=True)
+
+    async def settle(self, unique: str, *, is_running: bool) -> None:
+        """Have a dump count whose processes have ended, the daemon with them; no other one.
+
+        Call it for each instance after `start`.
+        """
+        await in_thread(self._settle, unique, is_running)
+
+    def _settle(self, unique: str, is_running: bool) -> None:
+        for directory in (self._root / unique).glob(f".{_STOP}-*"):
+            if is_running or not _is_whole(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+            else:
+                without_hook(directory)
+                _put(directory, self.place(unique))
+        if is_running:
+            shutil.rmtree(self.place(unique), ignore_errors=True)
 
     def place(self, unique: str, snapshot: str = "") -> Path:
         """Return the directory of an instance's state, or of a snapshot's."""
@@ -153,6 +173,14 @@ def reason_of(device: str, kind: str) -> str:
 def _none(_: Instance) -> Mapping[str, str]:
     """Say that everything can be saved."""
     return {}
+
+
+def _is_hidden(directory: Path) -> bool:
+    return directory.name.startswith(".")
+
+
+def _is_whole(directory: Path) -> bool:
+    return (directory / criu.MANIFEST).exists()
 
 
 def _note(log: Path, text: str) -> None:

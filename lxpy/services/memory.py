@@ -71,7 +71,7 @@ class Memory:
             if self._power.is_running(instance) or instance.stateful:
                 raise BadRequest(f'Instance "{name}" runs or has a state: it can be given none')
             place = self._checkpoints.place(instance.unique_name)
-            new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+            new = place.with_name(f".arriving-{secrets.token_hex(4)}")
             try:
                 await in_thread(_make, new)
                 await _unpacked(new, chunks)

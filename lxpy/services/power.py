@@ -24,6 +24,9 @@ from lxpy.services.networks import Networks
 from lxpy.services.starting import Starter
 from lxpy.services.store import InstanceStore, Key
 
+#: what a client may ask for, and how an operation calls it
+_ACTIONS = {"start": "Starting", "stop": "Stopping", "restart": "Restarting",
+            "freeze": "Freezing", "unfreeze": "Unfreezing"}  # fmt: skip
 _log = structlog.get_logger()
 
 Step = Callable[[Instance], Awaitable[None]]
@@ -72,21 +75,14 @@ class Power:
         instance = self._store.get(project, name)
         if wish.stateful and wish.action not in ("start", "stop"):
             raise BadRequest(f'"stateful" is for start and stop, not for {wish.action}')
-        descriptions = {
-            "start": "Starting instance",
-            "stop": "Stopping instance",
-            "restart": "Restarting instance",
-            "freeze": "Freezing instance",
-            "unfreeze": "Unfreezing instance",
-        }
-        if wish.action not in descriptions:
-            raise BadRequest(f'Unknown state action "{wish.action}": use {", ".join(descriptions)}')
+        if wish.action not in _ACTIONS:
+            raise BadRequest(f'Unknown state action "{wish.action}": use {", ".join(_ACTIONS)}')
 
         async def work(_: Operation) -> None:
             await self.act(project, name, wish)
 
         return self._registry.spawn(
-            descriptions[wish.action],
+            f"{_ACTIONS[wish.action]} instance",
             work,
             project=project,
             resources={"instances": [f"/1.0/instances/{instance.name}"]},
@@ -160,7 +156,9 @@ class Power:
     async def agree_on_states(self) -> None:
         """Make good what a daemon that died while it dumped or restored has not noted."""
         for instance in self._store.listed():
-            if self.is_running(instance):
+            running = self.is_running(instance)
+            await self._checkpoints.settle(instance.unique_name, is_running=running)
+            if running:
                 if instance.stateful:
                     await self._without_state(instance)
             elif instance.stateful != await self._checkpoints.exists(instance.unique_name):
