@@ -73,13 +73,12 @@ def show_template(session: Session, name: str, file: str) -> None:
     sys.stdout.buffer.flush()
 
 
-@command(template, "create", help="Create new instance file templates, empty or from stdin.")
+@command(template, "create", help="Create new instance file templates, empty ones.")
 @_instance
 @_template
 def create_template(session: Session, name: str, file: str) -> None:
     client, path = _place(session, name)
-    text = b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
-    client.change("POST", f"{path}/templates?path={quote(file)}", text, headers=_OCTETS)
+    client.change("POST", f"{path}/templates?path={quote(file)}", b"", headers=_OCTETS)
 
 
 @command(template, "edit", help="Edit instance file templates, or read them on stdin.")

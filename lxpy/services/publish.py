@@ -135,10 +135,11 @@ class Publish:
             }
             found = Metadata(instance.architecture, 0, properties=properties)
         else:
-            found = metadata.parse(text)
+            found = metadata.kept(text)
         expires = wish.expires_at
         return replace(
             found,
+            architecture=metadata.architecture_name(found.architecture or instance.architecture),
             creation_date=int(time.time()),
             expiry_date=int(expires.timestamp()) if expires and expires.year > 1970 else 0,
             properties=wish.properties or found.properties,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -61,6 +62,11 @@ def test_metadata_are_read_replaced_and_merged(daemon: Daemon, launch: Launch) -
     assert metadata(daemon, name) == found
     daemon.api.put(path, {})
     change(daemon, name, "start")  # without an architecture or a date it still starts
+    change(daemon, name, "stop")
+    body = {"source": {"type": "instance", "name": name}}
+    image = daemon.api.post("/1.0/images", body)["metadata"]["fingerprint"]
+    assert daemon.api.get(f"/1.0/images/{image}")["architecture"] == os.uname().machine
+    daemon.api.delete(f"/1.0/images/{image}")
 
 
 def test_the_image_and_its_other_instances_keep_theirs(daemon: Daemon, launch: Launch) -> None:
