@@ -126,6 +126,15 @@ TOOLS = {
     ),
 }
 
+# Module -> how `ip link add NAME` makes what it is for.
+_NIC_LINKS = {
+    "macvlan": "link lxpytry1 type macvlan",
+    "ipvlan": "link lxpytry1 type ipvlan",
+    "8021q": "link lxpytry1 type vlan id 2",
+    "vxlan": "type vxlan id 2 dstport 8472 local 127.0.0.1 remote 127.0.0.2",
+    "ip_gre": "type gretap local 127.0.0.1 remote 127.0.0.2",
+}
+
 # Kernel settings: file below /proc/sys, the least that carries a hundred instances, what for.
 SETTINGS = {
     "fs/inotify/max_user_instances": (1024, "a booted system holds about ten"),
@@ -253,6 +262,10 @@ def check_network(host: Host) -> Iterator[Finding]:
         else:
             remedy = f"load it: modprobe {kind}"
             yield Finding("network", f"{kind} links", Verdict.FAILURE, "missing", remedy)
+    lacking = [kind for kind in _NIC_LINKS if not _makes(host, kind)]
+    if lacking:
+        remedy = f"load them if you want such nics, VLANs or tunnels: modprobe {' '.join(lacking)}"
+        yield Finding("network", "more links", Verdict.WARNING, f"no {', '.join(lacking)}", remedy)
     if not host.tool("nft"):
         return
     rules = "table inet try { chain c { type nat hook postrouting priority 100; masquerade; }; }"
@@ -261,6 +274,13 @@ def check_network(host: Host) -> Iterator[Finding]:
     else:
         remedy = "use a kernel with CONFIG_NF_TABLES, CONFIG_NFT_NAT and CONFIG_NFT_MASQ"
         yield Finding("network", "nftables with NAT", Verdict.FAILURE, "missing", remedy)
+
+
+def _makes(host: Host, kind: str) -> bool:
+    """Whether this kernel makes links of a kind, of a parent where they need one."""
+    words = _NIC_LINKS[kind]
+    parent = "ip link add lxpytry1 type veth && " if "lxpytry1" in words else ""
+    return host.succeeds("unshare", "--net", "sh", "-c", f"{parent}ip link add lxpytry0 {words}")
 
 
 def check_settings(host: Host) -> Iterator[Finding]:

@@ -324,13 +324,15 @@ def test_ipvlan(daemon: Daemon, launch: Launch, wire: Wire) -> None:
 
 
 def test_vlan_of_a_parent(daemon: Daemon, launch: Launch, wire: Wire) -> None:
-    given = nic("macvlan", parent=wire.near, vlan="7")
+    given = nic("macvlan", parent=wire.near, vlan="7", gvrp="true")
     vlan = f"{wire.near}.7"
     if not can_make("vlan", "id", "9"):
         with pytest.raises(ApiError, match="VLAN 7.*kernel lacks a module"):
             launch(devices=given)
         return
     one, two = launch(devices=given), launch(devices=given)
+    words = ["ip", "-details", "link", "show", vlan]
+    assert "GVRP" in subprocess.run(words, capture_output=True, text=True).stdout
     assert (LINKS / vlan).exists() and volatile(daemon, one, "last_state.created") == "true"
     wire.far("ip", "link", "add", "far7", "link", "far0", "type", "vlan", "id", "7")
     wire.far("ip", "addr", "add", "198.18.9.1/24", "dev", "far7")

@@ -43,6 +43,7 @@ def everything(daemon: Daemon) -> dict[str, Any]:
         "pools": api.get("/1.0/storage-pools?recursion=1"),
         "profiles": api.get("/1.0/profiles?recursion=1"),
         "networks": [each for each in api.get("/1.0/networks?recursion=1") if each["managed"]],
+        "acls": api.get("/1.0/network-acls?recursion=1"),
         "images": api.get("/1.0/images?recursion=1"),
         "volumes": [
             each
@@ -51,6 +52,9 @@ def everything(daemon: Daemon) -> dict[str, Any]:
         ],
         "config": api.get("/1.0")["config"],
     }
+    for network in found["networks"]:
+        path = f"/1.0/networks/{network['name']}/forwards?recursion=1"
+        network["forwards"] = api.get(path)
     for instance in found["instances"]:
         del instance["state"], instance["last_used_at"]
     for image in found["images"]:
@@ -73,6 +77,10 @@ def filled(daemon: Daemon, image: Path) -> tuple[str, str]:
     volumes = "/1.0/storage-pools/default/volumes/custom"
     api.post(volumes, {"name": "disk", "type": "custom", "config": {"user.c": "3"}})
     api.post(f"{volumes}/disk/snapshots", {"name": "before"})
+    network = api.get("/1.0/profiles/default")["devices"]["eth0"]["network"]
+    rule = {"action": "allow", "source": "192.0.2.0/24", "state": "enabled"}
+    api.post("/1.0/network-acls", {"name": "mine", "ingress": [rule]})
+    api.post(f"/1.0/networks/{network}/forwards", {"listen_address": "192.0.2.1"})
     return running, stopped
 
 
