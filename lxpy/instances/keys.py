@@ -37,6 +37,9 @@ from lxpy.keys import (
 )
 from lxpy.units import is_false, is_true, parse_size
 
+#: whether an instance has told that it is ready, since it was booted
+READY = "volatile.last_state.ready"
+
 _SYSCTL = re.compile(r"[A-Za-z0-9_-]+([./][A-Za-z0-9_:@-]+)+")
 _ENVIRONMENT = re.compile(r"[^=\0\s]+")
 
@@ -242,7 +245,7 @@ _VOLATILE = (
     ConfigKey("volatile.last_state.exit", STRING, description="Why it ended, unless asked to"),
     ConfigKey("volatile.last_state.idmap", _IDMAP_JSON, description="Ids of its files on disk"),
     ConfigKey("volatile.last_state.power", _POWER, description="What it was when last seen"),
-    ConfigKey("volatile.last_state.ready", BOOL, description="Whether it said it was ready"),
+    ConfigKey(READY, BOOL, description="Whether it said it was ready"),
 )  # fmt: skip
 
 INSTANCE_KEYS: Keys = table(

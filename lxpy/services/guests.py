@@ -16,6 +16,7 @@ from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import idmaps
 from lxpy.instances.cloudinit import INSTANCE_ID
 from lxpy.instances.expand import changed_keys, device_changes
+from lxpy.instances.keys import READY
 from lxpy.instances.model import Instance, unique_name
 from lxpy.kernel.peers import Peer
 from lxpy.runtime.callers import container_of
@@ -23,7 +24,6 @@ from lxpy.runtime.container import Runtime
 from lxpy.services.directories import Directories
 from lxpy.services.images import Exported, Images, Viewer
 from lxpy.services.locks import Locks
-from lxpy.services.power import READY
 from lxpy.services.store import InstanceStore, Key
 from lxpy.units import is_true
 

@@ -13,6 +13,7 @@ import structlog
 from lxpy.api.instances import InstanceStatePut
 from lxpy.errors import BadRequest, Failed, Forbidden, LxpyError
 from lxpy.events.lifecycle import Lifecycle
+from lxpy.instances.keys import READY
 from lxpy.instances.limits import Host, build_limits
 from lxpy.instances.model import Instance
 from lxpy.instances.pinning import balance
@@ -30,9 +31,6 @@ _ACTIONS = {"start": "Starting", "stop": "Stopping", "restart": "Restarting",
 _log = structlog.get_logger()
 
 Step = Callable[[Instance], Awaitable[None]]
-
-#: the key that says whether an instance has told that it is ready, since it was booted
-READY = "volatile.last_state.ready"
 
 
 class Power:
@@ -458,10 +456,7 @@ class Power:
     # Cpus
 
     def _cpus(self, newcomer: Instance) -> str | None:
-        """Return the set of cpus for an instance that is about to start."""
-        return self._balanced(newcomer).get(newcomer.unique_name)
-
-    def _balanced(self, newcomer: Instance) -> dict[str, str]:
+        """Return the set of cpus for an instance that is about to start, None for all."""
         running = [
             each
             for each in self._store.listed()
@@ -472,8 +467,8 @@ class Power:
             for each in [*running, newcomer]
         ]
         if not any(wish for _, wish in wishes):
-            return {}
-        return balance(wishes, self._host().cpus)
+            return None
+        return balance(wishes, self._host().cpus).get(newcomer.unique_name)
 
     async def apply_limits(self, instance: Instance) -> None:
         """Change the limits of a running instance to what its config says. Raises LxpyError."""

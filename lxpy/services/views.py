@@ -12,10 +12,11 @@ from lxpy.api.envelope import Status
 from lxpy.api.snapshots import NEVER, Making, Snapshot
 from lxpy.errors import LxpyError
 from lxpy.instances import model
+from lxpy.instances.keys import READY
 from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime, StartFailed
 from lxpy.services.networks import Networks
-from lxpy.services.power import READY, Power
+from lxpy.services.power import Power
 from lxpy.services.snapshotstore import SnapshotStore
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
