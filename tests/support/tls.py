@@ -50,6 +50,7 @@ class Front:
         self._socket = socket
         self.certificate = self_signed(pem)
         self._most_bytes = 1 << 60
+        self._writers: list[StreamWriter] = []
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(pem)
         self._loop = asyncio.new_event_loop()
@@ -80,9 +81,14 @@ class Front:
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            if not writer.is_closing():
+                writer.transport.abort()
+        await asyncio.sleep(0.1)  # what is aborted is closed in the next turns of the loop
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_unix_connection(self._socket)
+        self._writers += [writer, inner_writer]
         await asyncio.gather(
             _pump(reader, inner_writer, 1 << 60), _pump(inner_reader, writer, self._most_bytes)
         )
