@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.support.fixtures import (
     shared_daemon,
     work_directory,
 )
+from tests.support.tls import free_port
 
 __all__ = ["busybox_image", "commands", "shared_daemon", "work_directory"]
 
@@ -91,13 +91,6 @@ class Lxd(Lxc):
     @property
     def certificate(self) -> str:
         return (self.directory / "server.crt").read_text()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

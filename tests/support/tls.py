@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from asyncio import StreamReader, StreamWriter
@@ -107,3 +108,10 @@ async def _pump(reader: StreamReader, writer: StreamWriter, most_bytes: int) -> 
         return
     finally:
         writer.close()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -164,7 +164,9 @@ class AliasHandlers:
         self._aliases = images.aliases
 
     async def list(self, request: web.Request) -> web.Response:
-        """Reply with URLs or objects."""
+        """Reply with URLs or objects; which there are is not for strangers."""
+        if not _viewer(request).trusted:
+            raise Forbidden("not authorized")
         return http.listing(request, _ALIASES, await self._aliases.list(http.project(request)))
 
     async def create(self, request: web.Request) -> web.Response:
