@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from lxpy.cli.declare import argument, command
+from lxpy.cli.declare import argument, command, flag, option
 from lxpy.cli.session import Session
 from lxpy.client.client import Client
 from lxpy.client.transport import Connection, quote, refusal
@@ -17,11 +17,21 @@ _SWITCHING = 101
 @command(None, "mount", short_help="Mount files from instances")
 @argument("source", "[<remote>:]<instance>[/<path>]", required=True)
 @argument("target", "<target path>", required=True)
-def mount(session: Session, source: str, target: str) -> int:
+@option("--listen", default="", metavar="ADDRESS", help="Not supported: needs an SSH server here")
+@option("--auth-user", default="", metavar="NAME", help="Not supported: belongs to --listen")
+@flag("--no-auth", help="Not supported: belongs to --listen")
+def mount(
+    session: Session, source: str, target: str, listen: str, auth_user: str, no_auth: bool
+) -> int:
     """Mount files from instances; until Ctrl-C, or umount.
 
     Example: lxpy file mount foo/root fooroot
     """
+    if listen or auth_user or no_auth:
+        raise BadRequest(
+            "An SSH server of its own is not supported: mount on a directory, and let the host's "
+            "SSH server show that"
+        )
     client, rest = session.server(source)
     instance, _, path = rest.partition("/")
     if "@" in instance:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from lxpy.cli.declare import Group, UnknownCommand, command
+from lxpy.cli.declare import Group, UnknownCommand, command, flag
 from lxpy.cli.session import Session
 
 
 @command(None, "help", short_help="Help about any command")
 @click.argument("words", nargs=-1, metavar="[command]...")
-def help_command(session: Session, words: tuple[str, ...]) -> None:
+@flag("--all", "every", help="Accepted for compatibility: all commands are always shown")
+def help_command(session: Session, words: tuple[str, ...], every: bool) -> None:
     """Show the help of a command."""
     from lxpy.cli.root import root  # root names this module
 

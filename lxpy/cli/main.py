@@ -6,7 +6,9 @@ import os
 import sys
 
 from lxpy.cli import fast
+from lxpy.cli.expansion import expand
 from lxpy.cli.session import Session
+from lxpy.client import aliases
 from lxpy.errors import LxpyError
 
 INTERRUPTED = 130
@@ -31,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if words and words[0] != "--force-local" and (known := aliases.load()):
+        words = expand(words, known)
     if words and (parsed := fast.parse(words)) is not None:
         return fast.run(words[0], Session(), parsed)
     from lxpy.cli.root import run  # click takes 20 ms

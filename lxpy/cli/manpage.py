@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import click
 
 from lxpy import __version__
-from lxpy.cli.declare import Command, Group, command, global_options
+from lxpy.cli.declare import Command, Group, command, global_options, option
 from lxpy.cli.session import Session
 from lxpy.client.remotes import DEFAULT_DIRECTORY
+from lxpy.errors import BadRequest
 
 _ENVIRONMENT = {
     "LXPY_DIR": f"Directory of the daemon to talk to (default {DEFAULT_DIRECTORY}).",
@@ -23,8 +24,11 @@ _ENVIRONMENT = {
 
 
 @command(None, "manpage", short_help="Print the manual page")
-def manpage(session: Session) -> None:
+@option("-f", "--format", "form", default="man", metavar="man", help="Format, man only")
+def manpage(session: Session, form: str) -> None:
     """Print the manual page, lxpy(1), in roff."""
+    if form != "man":
+        raise BadRequest(f'Format "{form}" is not supported: there is man')
     click.echo("\n".join(page()))
 
 

@@ -11,7 +11,9 @@ from lxpy.cli.session import Session
 
 #: Where each verb is declared. Its module is imported when it is called, or for `lxpy --help`.
 VERBS = {
+    "alias": "lxpy.cli.alias:alias",
     "checkpoint": "lxpy.cli.checkpoint:checkpoint",
+    "cluster": "lxpy.cli.cluster:cluster",
     "completion": "lxpy.cli.completion:completion",
     "config": "lxpy.cli.config:config",
     "console": "lxpy.cli.console:console",
@@ -50,6 +52,7 @@ VERBS = {
     "stop": "lxpy.cli.power:stop",
     "storage": "lxpy.cli.storage:storage",
     "version": "lxpy.cli.server:version",
+    "warning": "lxpy.cli.warning:warning",
 }
 
 
@@ -64,6 +67,10 @@ root = Group(
     no_args_is_help=False,
     invoke_without_command=True,
     callback=click.pass_context(_alone),
+    params=[
+        click.Option([name], is_flag=True, hidden=True, expose_value=False)
+        for name in ("--all", "--sub-commands")  # of lxc; all commands are always shown
+    ],
     help="""System containers: verbs, flags and exit codes as LXD's lxc has them.
 
     To start your first container, try: lxpy launch images:debian/13
