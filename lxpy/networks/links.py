@@ -18,7 +18,7 @@ import structlog
 
 from lxpy.errors import Failed, LxpyError
 from lxpy.networks import linkrules, makers, netlink
-from lxpy.networks.inside import Namespace, of_mount
+from lxpy.networks.inside import Namespace
 from lxpy.networks.interfaces import Interfaces
 from lxpy.networks.makers import Tools
 from lxpy.networks.netlink import Netlink
@@ -171,9 +171,7 @@ class Links:
             return
         place = await in_thread(self._records.pinned, record)
         name = f"lxp{secrets.token_hex(5)}"
-        moved = place is not None and await of_mount(place).give_back(
-            record.index, record.hwaddr, name
-        )
+        moved = place is not None and await Namespace(str(place)).give_back(record.index, name)
         if not moved:
             name = self._returned(record)
             if not name:

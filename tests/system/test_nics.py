@@ -165,7 +165,7 @@ def test_physical(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     assert not volatile(daemon, name, "host_name") and not volatile(daemon, name, "last_state.mtu")
     change(daemon, name, "start")
     daemon.out(name, "ip", "link", "set", "eth1", "down")
-    daemon.out(name, "ip", "link", "set", "eth1", "name", '"odd$')
+    daemon.out(name, "ip", "link", "set", "eth1", "name", "-'\"\xff$")
     sets(daemon, name, {})
     assert shown(wire.near) == before, "it comes back, whatever the guest has called it"
     sets(daemon, name, given)
@@ -237,7 +237,8 @@ def test_routed(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     wire.far("ip", "addr", "add", "198.18.5.1/24", "dev", "far0")
     given = nic("routed", parent=wire.near, ipv4__address="198.18.5.7", ipv4__host_table="4711",
                 ipv4__routes="198.18.6.0/24")  # fmt: skip
-    name = launch(start=False, devices=given)
+    # Without another card, whose DHCP client would set the default route.
+    name = launch(start=False, devices=given | {"eth0": {"type": "none"}})
     wire.sysctl("ipv4/forwarding", "0")
     with pytest.raises(ApiError, match=f"sysctl net.ipv4.conf.{wire.near}.forwarding=1"):
         change(daemon, name, "start")
