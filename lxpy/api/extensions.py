@@ -116,6 +116,11 @@ _NETWORKS_AND_STORAGE = {
     "storage_volatile_initial_source": "volatile.initial_source (storage.pool)",
 }
 _SERVER = {
+    "certificate_project": "restricted, projects (services.trust, services.access)",
+    "certificate_self_renewal": "restricted clients renew their own (daemon.routes.certificates)",
+    "certificate_token": "tokens (services.trust)",
+    "certificate_update": "PUT and PATCH of certificates (services.trust)",
+    "event_lifecycle_requestor_address": "address of requestors (daemon.auth)",
     "api_os": "environment.os_name, os_version (services.environment)",
     "firewall_driver": "environment.firewall (services.environment)",
     "kernel_features": "environment.kernel_features (services.environment)",

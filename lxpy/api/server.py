@@ -69,15 +69,20 @@ class Environment(Struct, kw_only=True):
     lxpy_warnings: list[str] = field(default_factory=list)
 
 
-class Server(Struct, kw_only=True):
-    """What a trusted client sees of `/1.0`."""
+class Introduction(Struct, kw_only=True):
+    """What anybody sees of `/1.0`."""
 
     api_extensions: list[str]
-    api_status: str
-    api_version: str
-    auth: str
-    public: bool
-    auth_methods: list[str]
+    api_status: str = "stable"
+    api_version: str = "1.0"
+    auth: str = "untrusted"
+    public: bool = False
+    auth_methods: list[str] = field(default_factory=lambda: ["tls"])
+
+
+class Server(Introduction, kw_only=True):
+    """What a trusted client sees of `/1.0`."""
+
     config: Config
     environment: Environment
 

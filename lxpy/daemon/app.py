@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from lxpy.daemon.guests import GuestListener
+from lxpy.daemon.https import Listener
 from lxpy.daemon.routes import storage
 from lxpy.db.engine import Database
 from lxpy.db.reserve import Reserve
@@ -47,6 +48,7 @@ from lxpy.services.records import Records
 from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
 from lxpy.services.server import Server
+from lxpy.services.servercert import ServerCertificate
 from lxpy.services.settings import Settings
 from lxpy.services.shelf import Shelf
 from lxpy.services.snapshotfiles import SnapshotFiles
@@ -57,6 +59,7 @@ from lxpy.services.starting import Starter
 from lxpy.services.startup import Startup
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
+from lxpy.services.trust import Trust
 from lxpy.services.updates import Updates
 from lxpy.services.views import Views
 from lxpy.services.volume_backups import VolumeBackups
@@ -72,6 +75,7 @@ from lxpy.services.volumes import Volumes
 from lxpy.threads import in_thread
 
 _POOL = "default"
+_HTTPS_ADDRESS = "core.https_address"
 _END_S = 10.0
 _MAX_IMAGE_BYTES = 64 << 30
 _MAX_IMAGE_FILES = 10_000_000
@@ -167,7 +171,14 @@ class Application:
         self.checkpoints.alone = self.guests.cut
         self.profiles.on_change = self.updates.profile_changed
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
-        self.server = Server(self.db, self.settings, pools, lifecycle, self.care.warnings)
+        self.certificate = certificate = ServerCertificate(directories.root)
+        self.https = Listener(certificate, self.networks.host_addresses, "HTTPS address")
+        self.trust = Trust(self.db, self.settings, certificate, registry, lifecycle)
+        self.server = Server(
+            self.db, self.settings, pools, lifecycle, certificate, self.care.warnings
+        )
+        self.trust.addresses = self.server.addresses = self.https.addresses
+        self.server.listen = self._listen
         self.startup = Startup(
             store=store, journal=journal, pools=pools, instances=self.instances,
             power=self.power, starter=self.starter, runtime=runtime,
@@ -249,6 +260,8 @@ class Application:
         await in_thread(host.raise_settings)
         host.raise_open_files()
         await self.settings.load()
+        await in_thread(self.certificate.load)
+        await self.trust.load()
         complete = self.care.is_sound
         if complete:
             await self._make_defaults()
@@ -282,6 +295,13 @@ class Application:
         await self.pools.ensure_default(_POOL)
         await self.networks.ensure_default(network)
         await self.profiles.ensure_default(_POOL, network)
+
+    async def begin_https(self, serve: Callable[[], asyncio.Protocol]) -> None:
+        """Answer over the network, too; `serve` makes the protocol of a connection."""
+        await self.https.begin(serve, self.settings.get(_HTTPS_ADDRESS))
+
+    async def _listen(self, config: Mapping[str, str]) -> None:
+        await self.https.move(config.get(_HTTPS_ADDRESS, ""))
 
     def begin(self) -> None:
         """Start what comes up with the daemon, in the background."""
@@ -323,6 +343,7 @@ class Application:
 
     def leave(self) -> None:
         """End what would keep connections open."""
+        self.https.close()
         self.bus.close()
 
     async def close(self) -> None:

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from lxpy.api import envelope
 from lxpy.daemon.filters import Filter
-from lxpy.errors import BadRequest, PreconditionFailed
+from lxpy.errors import BadRequest, Forbidden, PreconditionFailed
 from lxpy.events.lifecycle import url
 from lxpy.operations.registry import Operation
+from lxpy.services import access
 from lxpy.units import is_true
 
 T = TypeVar("T")
@@ -48,8 +49,10 @@ def segment(request: web.Request, name: str) -> str:
 
 
 def project(request: web.Request) -> str:
-    """Return the project that the request is about."""
-    return request.query.get("project") or "default"
+    """Return the project that the request is about. Raises Forbidden."""
+    found = request.query.get("project") or "default"
+    access.check(found)
+    return found
 
 
 def project_or_all(request: web.Request) -> str | None:
@@ -58,6 +61,8 @@ def project_or_all(request: web.Request) -> str | None:
         return project(request)
     if request.query.get("project"):
         raise BadRequest("Cannot specify a project when requesting all projects")
+    if access.is_restricted():
+        raise Forbidden("Restricted certificates see one project at a time: name it by project=")
     return None
 
 

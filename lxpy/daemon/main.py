@@ -171,6 +171,8 @@ async def _answer(
     runner = web.AppRunner(site.build(application), access_log=None, shutdown_timeout=_LINGER_S)
     await runner.setup()
     await web.SockSite(runner, sock, backlog=1024).start()
+    assert runner.server is not None
+    await application.begin_https(runner.server)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, end.set)
     loop.add_signal_handler(signal.SIGPWR, application.host_goes_down)

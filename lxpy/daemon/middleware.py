@@ -14,6 +14,8 @@ from lxpy.daemon import auth
 from lxpy.daemon.http import failed
 from lxpy.errors import LxpyError
 from lxpy.events.lifecycle import requestor
+from lxpy.services import access
+from lxpy.services.trust import Trust
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,17 +49,23 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return failed(500, f"Internal error, see the daemon's log for request {number}")
 
 
-@web.middleware
-async def identity(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Note who asks; refuse strangers."""
-    who = auth.identify(request)
-    if not who.trusted:
-        return failed(403, "not authorized")
-    token = requestor.set(who.requestor())
-    try:
-        return await handler(request)
-    finally:
-        requestor.reset(token)
+def identity(trust: Trust) -> Middleware:
+    """Return what notes who asks, and refuses what strangers and restricted clients may not."""
+
+    @web.middleware
+    async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
+        who = auth.recognize(request, trust)
+        if not who.may(request.method, request.path):
+            return failed(403, "not authorized")
+        told = requestor.set(who.requestor())
+        confined = access.projects.set(who.projects)
+        try:
+            return await handler(request)
+        finally:
+            requestor.reset(told)
+            access.projects.reset(confined)
+
+    return identified
 
 
 def guard(reason: Callable[[], str], leaving: Callable[[], bool]) -> Middleware:

@@ -10,6 +10,7 @@ from aiohttp import web
 from lxpy.daemon import middleware
 from lxpy.daemon.routes import (
     backups,
+    certificates,
     checkpoints,
     events,
     files,
@@ -58,7 +59,7 @@ def build(app: Application) -> web.Application:
     site = web.Application(
         middlewares=[
             middleware.errors,
-            middleware.identity,
+            middleware.identity(app.trust),
             middleware.guard(lambda: app.care.reason, lambda: app.again),
         ],
         client_max_size=_MAX_BODY_BYTES,
@@ -86,6 +87,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield storage.routes(app.pools, app.volumes)
     yield profiles.routes(app.profiles)
     yield server.routes(app.server)
+    yield certificates.routes(app.trust)
     yield operations.routes(app.registry, app.lifecycle)
     yield events.routes(app.bus)
     yield internal.routes(app.shut_down)

@@ -20,6 +20,19 @@ class SettingRow(Base):
     value: Mapped[str] = mapped_column(Text)
 
 
+class CertificateRow(Base):
+    """The certificate of a client that is trusted."""
+
+    __tablename__ = "certificates"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    type: Mapped[str]
+    restricted: Mapped[bool]
+    projects: Mapped[list[str]]
+    certificate: Mapped[str] = mapped_column(Text)
+
+
 class ProjectRow(Base):
     """A scope of names."""
 

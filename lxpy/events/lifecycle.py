@@ -46,6 +46,7 @@ storage-volume-snapshot-updated
 storage-volume-backup-created storage-volume-backup-deleted storage-volume-backup-renamed
 storage-volume-backup-retrieved
 config-updated operation-cancelled
+certificate-created certificate-deleted certificate-updated
 """
 ACTIONS = frozenset(_ACTIONS.split())
 

@@ -104,6 +104,15 @@ class Networks:
         """Let go of everything; networks stay as they are."""
         await self._wiring.close()
 
+    def host_addresses(self) -> Sequence[str]:
+        """Return the addresses by which others may reach this host. Raises OSError."""
+        return [
+            each.address
+            for interface in self._wiring.facts.interfaces.host()
+            for each in interface.addresses
+            if each.scope == "global"
+        ]
+
     # Networks
 
     async def list(self) -> Sequence[api.Network]:

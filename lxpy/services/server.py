@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from lxpy.api import resources
@@ -14,7 +14,8 @@ from lxpy.db.engine import Database
 from lxpy.db.rows import ProjectRow
 from lxpy.errors import Forbidden, NotFound, NotSupported
 from lxpy.events.lifecycle import Lifecycle, url
-from lxpy.services import environment, hardware
+from lxpy.services import access, environment, hardware
+from lxpy.services.servercert import ServerCertificate
 from lxpy.services.serverkeys import checked, shown
 from lxpy.services.settings import Settings
 from lxpy.services.storage import Pools
@@ -30,7 +31,10 @@ _NO_PROJECTS = (
 
 
 class Server:
-    """Answers for the whole installation; `warnings` returns what its administrator should know."""
+    """Answers for the whole installation.
+
+    `warnings` returns what its administrator should know, `addresses` where it is reached.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Server:
         settings: Settings,
         pools: Pools,
         lifecycle: Lifecycle,
+        certificate: ServerCertificate,
         warnings: Callable[[], Sequence[api.Warned]] = list,
     ) -> None:
         self._db = db
@@ -45,6 +50,10 @@ class Server:
         self._pools = pools
         self.warnings = warnings
         self._lifecycle = lifecycle
+        self._certificate = certificate
+        self.addresses: Callable[[], Sequence[str]] = list
+        #: makes the server listen where a config says; raises BadRequest, and stays as it was
+        self.listen: Callable[[Mapping[str, str]], Awaitable[None]] = _nowhere
         self._changing = asyncio.Lock()
 
     async def get(self, project: str) -> tuple[api.Server, object]:
@@ -53,19 +62,21 @@ class Server:
         names = self._pools.drivers_in_use()
         used = [each for each in known if each.name in names]
         found = await in_thread(environment.describe, project, used=used, known=known)
+        found.addresses = list(self.addresses())
+        found.certificate = self._certificate.pem
+        found.certificate_fingerprint = self._certificate.fingerprint
         found.lxpy_warnings = [each.last_message for each in self.warnings()]
         config = shown(self._settings.all())
         server = api.Server(
-            api_extensions=list(EXTENSIONS),
-            api_status="stable",
-            api_version="1.0",
-            auth="trusted",
-            public=False,
-            auth_methods=["tls"],
-            config=config,
+            api_extensions=list(EXTENSIONS), auth="trusted",
+            config={} if access.is_restricted() else config,
             environment=found,
-        )
+        )  # fmt: skip
         return server, config
+
+    def introduction(self) -> api.Introduction:
+        """Return what anybody sees."""
+        return api.Introduction(api_extensions=list(EXTENSIONS))
 
     async def put(self, wish: api.ServerPut, check: Check) -> None:
         """Replace the config. Raises InvalidConfig, PreconditionFailed."""
@@ -83,8 +94,16 @@ class Server:
             check(shown(old))
             new = await in_thread(checked, change(shown(old)), old)
             if new != old:
-                await self._settings.replace(new)
+                await self._apply(old, new)
         self._lifecycle.emit("config-updated", "/1.0")
+
+    async def _apply(self, old: Mapping[str, str], new: dict[str, str]) -> None:
+        await self.listen(new)
+        try:
+            await self._settings.replace(new)
+        except BaseException:
+            await self.listen(old)
+            raise
 
     async def resources(self) -> resources.Resources:
         """Return the host's hardware."""
@@ -143,3 +162,7 @@ class Server:
             name=row.name,
             used_by=[url(each, row.name) for each in used],
         )
+
+
+async def _nowhere(_: Mapping[str, str]) -> None:
+    """Listen nowhere: there is no network yet."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from lxpy.errors import InvalidConfig
-from lxpy.keys import BOOL, STRING, UINT, ConfigKey, Keys, Texts, Type, listing, table
+from lxpy.keys import BOOL, EXPIRY, STRING, UINT, ConfigKey, Keys, Texts, Type, listing, table
 
 _TEXTS = Texts(
     unknown="Cannot set '{key}' to '{value}': Unknown key",
@@ -48,10 +48,10 @@ def _later(reason: str) -> Type:
 
 _URL = Type("string", _url)
 _COMPRESSION = Type("string", _compression)
-_NO_HTTPS = _later("this version of lxpy listens on its unix socket only")
 _NO_CLUSTER = _later("lxpy has no clusters")
 _NO_SERVICE = _later("this version of lxpy does not offer that service")
 _NO_VOLUME = _later("this version of lxpy keeps images and backups below its own directory")
+_NO_PROXIED = _later("lxpyd takes the sender's address from the connection alone")
 _NO_PROXY = _later("set http_proxy, https_proxy and no_proxy in lxpyd's environment instead")
 
 SERVER_KEYS: Keys = table(
@@ -66,8 +66,14 @@ SERVER_KEYS: Keys = table(
                   description="Access-Control-Allow-Methods of replies over HTTPS"),
         ConfigKey("core.https_allowed_origin", STRING,
                   description="Access-Control-Allow-Origin of replies over HTTPS"),
+        ConfigKey("core.https_address", STRING, live=True,
+                  description='Where it listens for clients of the network: ":8443"'),
+        ConfigKey("core.remote_token_expiry", EXPIRY, live=True,
+                  description='How long a token for a new client is good: "3H"; unset: until used'),
         ConfigKey("core.shutdown_timeout", UINT, "5", live=True,
                   description="Minutes to wait for work and instances when the daemon goes down"),
+        ConfigKey("core.trust_ca_certificates", BOOL, "false", live=True,
+                  description="Whether whoever server.ca has issued a certificate to is trusted"),
         ConfigKey(PASSWORD, STRING, live=True,
                   description="Password by which clients are added to the trust store"),
         ConfigKey("images.auto_update_cached", BOOL, "true", live=True,
@@ -87,9 +93,9 @@ SERVER_KEYS: Keys = table(
                   description='Simplestreams servers that "images:" asks, in this order'),
         ConfigKey("user.*", STRING, live=True, description="Free"),
         # Known, and refused with the reason.
-        *(ConfigKey(f"core.{name}", _NO_HTTPS) for name in (
-            "https_address", "https_trusted_proxy", "metrics_address", "metrics_authentication",
-            "remote_token_expiry", "trust_ca_certificates")),
+        ConfigKey("core.https_trusted_proxy", _NO_PROXIED),
+        *(ConfigKey(f"core.{name}", _NO_SERVICE) for name in (
+            "metrics_address", "metrics_authentication")),
         *(ConfigKey(f"core.{name}", _NO_SERVICE) for name in (
             "bgp_address", "bgp_asn", "bgp_routerid", "debug_address", "dns_address")),
         *(ConfigKey(f"core.{name}", _NO_PROXY) for name in (
@@ -127,3 +133,15 @@ def _hashed(password: str) -> str:
     salt = secrets.token_bytes(32)
     digest = hashlib.scrypt(password.encode(), salt=salt, n=1 << 14, r=8, p=1, dklen=64)
     return f"{salt.hex()}:{digest.hex()}"
+
+
+def is_password(password: str, stored: str) -> bool:
+    """Tell whether that is the password whose hash is stored. Takes some 50 ms."""
+    salt, _, digest = stored.partition(":")
+    try:
+        again = hashlib.scrypt(
+            password.encode(), salt=bytes.fromhex(salt), n=1 << 14, r=8, p=1, dklen=64
+        )
+    except ValueError:
+        return False
+    return secrets.compare_digest(again.hex(), digest)

@@ -7,8 +7,9 @@ from functools import partial
 from aiohttp import web
 
 from lxpy.api import server as api
-from lxpy.daemon import http
-from lxpy.errors import Failed, NotFound, NotSupported
+from lxpy.daemon import auth, http
+from lxpy.errors import Failed, NotFound
+from lxpy.services import access
 from lxpy.services.server import Server
 
 _PROJECTS = "/1.0/projects"
@@ -27,7 +28,9 @@ class Handlers:
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with what the server is."""
-        found, writable = await self._server.get(http.project(request))
+        if not auth.identify(request).trusted:
+            return http.sync(self._server.introduction())
+        found, writable = await self._server.get(request.query.get("project") or "default")
         return http.sync(found, etag_of=writable)
 
     async def put(self, request: web.Request) -> web.Response:
@@ -48,7 +51,9 @@ class Handlers:
 
     async def projects(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        found = http.chosen(request, await self._server.projects())
+        found = http.chosen(
+            request, [each for each in await self._server.projects() if access.allows(each.name)]
+        )
         if http.recursion(request):
             return http.sync(found)
         return http.sync([f"{_PROJECTS}/{each.name}" for each in found])
@@ -60,6 +65,7 @@ class Handlers:
 
     async def project(self, request: web.Request) -> web.Response:
         """Reply with one project."""
+        access.check(http.segment(request, "name"))
         found, writable = await self._server.project(http.segment(request, "name"))
         return http.sync(found, etag_of=writable)
 
@@ -86,10 +92,6 @@ class Handlers:
         """Refuse: there is no cluster."""
         raise Failed("Server is not clustered")
 
-    async def none(self, request: web.Request) -> web.Response:
-        """Reply with an empty list: certificates are things this server has not."""
-        return http.sync([])
-
     async def warnings(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
         found = http.chosen(request, self._server.warnings())
@@ -104,22 +106,11 @@ class Handlers:
                 return http.sync(each)
         raise NotFound("Warning not found")
 
-    async def no_certificate(self, request: web.Request) -> web.Response:
-        """Refuse: there is no such certificate."""
-        raise NotFound("Certificate not found")
-
-    async def trust(self, request: web.Request) -> web.Response:
-        """Refuse to trust a client's certificate."""
-        raise NotSupported(
-            "Client certificates are not in this version of lxpy: it listens on its unix socket "
-            "only, which is for whoever may open it"
-        )
-
 
 def routes(server: Server) -> list[web.RouteDef]:
     """Return the routes of the server."""
     handlers = Handlers(server)
-    project, certificate = f"{_PROJECTS}/{{name}}", "/1.0/certificates/{fingerprint}"
+    project = f"{_PROJECTS}/{{name}}"
     return [
         web.get("/", handlers.versions),
         web.get("/1.0", handlers.get),
@@ -137,8 +128,4 @@ def routes(server: Server) -> list[web.RouteDef]:
         web.get("/1.0/cluster/members", handlers.members),
         web.get(_WARNINGS, handlers.warnings),
         web.get(f"{_WARNINGS}/{{uuid}}", handlers.warning),
-        web.get("/1.0/certificates", handlers.none),
-        web.post("/1.0/certificates", handlers.trust),
-        web.get(certificate, handlers.no_certificate),
-        web.delete(certificate, handlers.no_certificate),
     ]

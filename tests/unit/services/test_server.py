@@ -17,6 +17,7 @@ from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services.locks import Locks
 from lxpy.services.server import Server
+from lxpy.services.servercert import ServerCertificate
 from lxpy.services.serverkeys import PASSWORD, checked
 from lxpy.services.settings import Settings
 from lxpy.services.storage import Pools
@@ -52,7 +53,9 @@ async def server(db: Database, settings: Settings, tmp_path: Path) -> Server:
     pools = Pools(db, tmp_path / "pools", InstanceStore(db), Locks(), lifecycle)
     await pools.ensure_default("default")
     await pools.start()
-    return Server(db, settings, pools, lifecycle)
+    certificate = ServerCertificate(tmp_path)
+    certificate.load()
+    return Server(db, settings, pools, lifecycle, certificate)
 
 
 async def test_what_clients_read(server: Server) -> None:
@@ -106,7 +109,7 @@ async def test_the_password_is_never_shown(server: Server, settings: Settings) -
     [
         ("bogus.key", "1", "Cannot set 'bogus.key' to '1': Unknown key"),
         ("core.shutdown_timeout", "soon", "Cannot set 'core.shutdown_timeout' to 'soon': Invalid"),
-        ("core.https_address", ":8443", "its unix socket only"),
+        ("core.https_trusted_proxy", "10.0.0.1", "from the connection alone"),
         ("cluster.https_address", ":8443", "no clusters"),
         ("core.proxy_http", "http://x", "lxpyd's environment"),
         ("images.servers", "example", "begins with http://"),
