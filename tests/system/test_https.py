@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import socket
 import ssl
@@ -42,7 +44,8 @@ def lxc(tmp_path: Path) -> Lxc:
 
     def call(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["lxc", *arguments], env={"PATH": "/usr/bin:/bin", "LXD_CONF": str(tmp_path), "HOME": "/"},
+            ["lxc", *arguments],
+            env={"PATH": "/usr/bin:/bin", "LXD_CONF": str(tmp_path), "HOME": "/"},
             capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
@@ -61,21 +64,20 @@ def token(daemon: Daemon, **fields: Any) -> str:
             "addresses": found["addresses"], "secret": found["secret"],
         }
     )  # fmt: skip
-    import base64
-
     return base64.b64encode(text.encode()).decode()
 
 
 def stranger(address: str, method: str, path: str) -> tuple[int, dict[str, Any]]:
     """Send a request without a certificate."""
-    import http.client
-
     context = ssl._create_unverified_context()
     host, _, port = address.partition(":")
     connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
-    connection.request(method, path)
-    answer = connection.getresponse()
-    return answer.status, json.loads(answer.read())
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
 
 
 def test_a_token_is_good_once(daemon: Daemon, address: str, lxc: Lxc) -> None:
@@ -162,7 +164,10 @@ def test_only_the_latest_tls(daemon: Daemon, address: str) -> None:
     context = ssl._create_unverified_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     host, _, port = address.partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as sock, pytest.raises(ssl.SSLError):
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as sock,
+        pytest.raises(ssl.SSLError),
+    ):
         context.wrap_socket(sock)
     with socket.create_connection((host, int(port)), timeout=10) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")  # no TLS at all

@@ -22,6 +22,7 @@ from lxpy.services.serverkeys import PASSWORD, checked
 from lxpy.services.settings import Settings
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
+from lxpy.threads import in_thread
 
 
 def anything(_: object) -> None:
@@ -54,7 +55,7 @@ async def server(db: Database, settings: Settings, tmp_path: Path) -> Server:
     await pools.ensure_default("default")
     await pools.start()
     certificate = ServerCertificate(tmp_path)
-    certificate.load()
+    await in_thread(certificate.load)
     return Server(db, settings, pools, lifecycle, certificate)
 
 
