@@ -9,8 +9,9 @@ from lxpy.cli.declare import argument, command, flag, group, names, option
 from lxpy.cli.editor import edit as edit_yaml
 from lxpy.cli.image_alias import alias, set_aliases
 from lxpy.cli.image_copy import copy, fingerprint_of
+from lxpy.cli.image_export import export
 from lxpy.cli.image_list import list_images, megabytes
-from lxpy.cli.image_transfer import export, import_image
+from lxpy.cli.image_transfer import import_image
 from lxpy.cli.session import Session
 from lxpy.cli.yamltext import dump
 from lxpy.client.client import Client, Json

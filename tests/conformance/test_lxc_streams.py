@@ -97,3 +97,21 @@ def test_lxpy_sees_what_lxc_sees(lxc: Lxc, daemon: Daemon, server: tuple[Server,
     conf.write_text(f"remotes: {{tiny: {{addr: '{address}', protocol: simplestreams}}}}\n")
     words = ("image", "list", "tiny:", "-f", "csv", "-c", "LFpdast")
     assert daemon.lxpy(*words).stdout == lxc(*words)
+
+
+@pytest.mark.parametrize("program", ["lxc", "lxpy"])
+def test_export(
+    lxc: Lxc, daemon: Daemon, server: tuple[Server, Path], image_files: list[Path],
+    tmp_path: Path, program: str,
+) -> None:  # fmt: skip
+    """Both save the same two files, and the daemon keeps nothing."""
+    if program == "lxc":
+        lxc("image", "export", "tiny:busy/1", tmp_path)
+    else:
+        conf = Path(daemon.environment["LXPY_CONF"]) / "config.yml"
+        address = server[0].url
+        conf.write_text(f"remotes: {{tiny: {{addr: '{address}', protocol: simplestreams}}}}\n")
+        daemon.lxpy("image", "export", "tiny:busy/1", tmp_path)
+    saved = {hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()}
+    assert saved == {hashlib.sha256(file.read_bytes()).hexdigest() for file in image_files}
+    assert lxc.query("/1.0/images") == []

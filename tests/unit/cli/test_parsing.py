@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from lxpy.cli import columns, filters, target, yamltext
 from lxpy.cli.console import Detach
-from lxpy.cli.image_transfer import extension
+from lxpy.cli.image_export import extension
 from lxpy.cli.session import Session
 from lxpy.client import remotes
 from lxpy.errors import BadRequest, NotFound, NotSupported
