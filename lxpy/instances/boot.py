@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from lxpy.instances.keys import READY
 from lxpy.instances.model import Instance
 from lxpy.units import is_true
 
@@ -55,3 +56,8 @@ def _by_priority(instances: Iterable[Instance], key: str) -> list[tuple[Instance
 
     ordered = sorted(instances, key=lambda each: (priority(each), each.project, each.name))
     return [tuple(group) for _, group in groupby(ordered, priority)]
+
+
+def not_ready(instance: Instance) -> dict[str, str]:
+    """Return the volatile key to change when an instance starts or ends that has been ready."""
+    return {READY: "false"} if instance.config.get(READY) else {}

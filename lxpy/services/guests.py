@@ -82,7 +82,7 @@ class Guests:
         # Or a change of its config under way, or its start, would undo this.
         async with self._locks.hold("instance", *key):
             instance = self._store.get(*key)
-            await self._store.note(instance, {READY: "true" if state == "Ready" else ""})
+            await self._store.note(instance, {READY: str(state == "Ready").lower()})
         if state == "Ready":
             path = f"/1.0/instances/{instance.name}"
             self._lifecycle.emit("instance-ready", path, instance.project)

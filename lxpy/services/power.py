@@ -13,7 +13,7 @@ import structlog
 from lxpy.api.instances import InstanceStatePut
 from lxpy.errors import BadRequest, Failed, Forbidden, LxpyError
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.instances.keys import READY
+from lxpy.instances.boot import not_ready
 from lxpy.instances.limits import Host, build_limits
 from lxpy.instances.model import Instance
 from lxpy.instances.pinning import balance
@@ -297,7 +297,7 @@ class Power:
                 "volatile.apply_template": "",
                 "volatile.last_state.exit": "",
                 "volatile.last_state.power": "RUNNING",
-                **({} if saved else {READY: ""}),
+                **({} if saved else not_ready(prepared.instance)),
             },
             last_used_at=datetime.now(UTC),
         )
@@ -394,7 +394,7 @@ class Power:
             return
         reason = "" if asked else exit.text
         changes = {"volatile.last_state.power": "STOPPED", "volatile.last_state.exit": reason}
-        await self._store.note(instance, changes)
+        await self._store.note(instance, changes | not_ready(instance))
 
     # Ends that nobody asked for
 

@@ -119,6 +119,11 @@ def test_it_tells_that_it_is_ready(daemon: Daemon, guest: str) -> None:
     def say(text: str) -> tuple[int, str]:
         return ask(daemon, guest, "/1.0", "-X", "PATCH", "-d", text)
 
+    def kept() -> str | None:
+        config = daemon.api.get(f"/1.0/instances/{guest}")["config"]
+        return config.get("volatile.last_state.ready")  # type: ignore[no-any-return]
+
+    assert kept() is None
     with WebSocket(Path(daemon.socket), "/1.0/events?type=lifecycle") as socket:
         assert say('{"state": "Ready"}') == (200, "")
         actions = [each["metadata"]["action"] for each in socket.objects(1)]
@@ -133,10 +138,14 @@ def test_it_tells_that_it_is_ready(daemon: Daemon, guest: str) -> None:
     daemon.lxpy("start", guest)
     assert daemon.status(guest) == "Ready"
     assert say('{"state": "Started"}') == (200, "")
-    assert daemon.status(guest) == "Running"
+    assert daemon.status(guest) == "Running" and kept() == "false"
     say('{"state": "Ready"}')
+    assert kept() == "true"
     change(daemon, guest, "restart", force=True)
-    assert daemon.status(guest) == "Running"
+    assert daemon.status(guest) == "Running" and kept() == "false"
+    say('{"state": "Ready"}')
+    change(daemon, guest, "stop")
+    assert kept() == "false"
 
 
 def test_events(daemon: Daemon, guest: str, tmp_path: Path) -> None:
