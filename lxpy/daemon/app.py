@@ -33,6 +33,7 @@ from lxpy.services.exec import Exec
 from lxpy.services.exports import Exports
 from lxpy.services.files import Files
 from lxpy.services.guests import Guests
+from lxpy.services.hotplug import Hotplug
 from lxpy.services.images import Images
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Journal
@@ -165,6 +166,7 @@ class Application:
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
         self.updates = self._updates()
+        self.hotplug = Hotplug(store, locks, runtime, self.starter)
         guests = Guests(directories, store, locks, runtime, self.images, lifecycle)
         self.updates.on_change = guests.changed
         self.guests = GuestListener(guests, directories.guest_api)
@@ -311,6 +313,7 @@ class Application:
         self._spawn(self.records.keep())
         self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
+        self._spawn(self.hotplug.run())
         self._spawn(self.images.upkeep.maintain())
         self._spawn(self.criu.look())
 

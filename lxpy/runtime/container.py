@@ -23,7 +23,7 @@ from lxpy.runtime.checkpoint import Dump
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.process import Console, Process, pipes
 from lxpy.runtime.running import Exit, Held, Running, read_held
-from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Proxy, Spec, encode
+from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Proxy, Spec, decode, encode
 from lxpy.runtime.usage import Meter, Usage
 
 __all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "SupervisorLost",
@@ -199,7 +199,9 @@ class Runtime:
             frames.close_all(fds)
             return
         meter = Meter(self._root.group(held.name))
-        self._running[held.name] = Running(held, fds, meter, message["console_log"])
+        running = Running(held, fds, meter, message["console_log"])
+        running.nodes = [decode(Node, each) for each in message.get("nodes", [])]
+        self._running[held.name] = running
 
     def _exited(self, message: dict[str, Any]) -> None:
         name, pid = message["name"], message["pid"]
@@ -505,10 +507,21 @@ class Runtime:
     async def add_node(self, name: str, node: Node) -> None:
         """Make a device node in its /dev."""
         await self._hotplug(name, "add-node", node=encode(node))
+        self._find(name).nodes.append(node)
 
     async def remove_node(self, name: str, node: Node) -> None:
         """Take a device node away."""
         await self._hotplug(name, "remove-node", node=encode(node))
+        running = self._find(name)
+        running.nodes = [each for each in running.nodes if each.path != node.path]
+
+    def nodes(self, name: str) -> list[Node]:
+        """Return the device nodes that its devices have now."""
+        return list(self._find(name).nodes)
+
+    async def uevent(self, name: str, text: str) -> None:
+        """Tell those who listen in it what the kernel said. Raises StartFailed."""
+        await self._hotplug(name, "uevent", text=text)
 
     async def set_proxies(self, name: str, proxies: tuple[Proxy, ...]) -> None:
         """Have its proxies be these. Raises StartFailed, and they are what they were."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lxpy.kernel.bpf import Device
     from lxpy.runtime.cgroups import Group
-    from lxpy.runtime.plain import Entry, Proxy, Spec
+    from lxpy.runtime.plain import Entry, Node, Proxy, Spec
     from lxpy.runtime.proxies import Forwarder
     from lxpy.runtime.terminal import Terminal
 
@@ -27,7 +27,7 @@ _NOTIFY_ANCILLARY = _socket.CMSG_SPACE(12)
 _JOURNALED = (
     *("name", "pid", "start_time", "cgroup_id", "started_at", "ready", "restart_count"),
     *("starting", "privileged", "devices", "seccomp", "caps_drop", "rlimits", "idmap", "intercept"),
-    *("console_log", "console_log_bytes", "proxies", "forwarder_id"),
+    *("console_log", "console_log_bytes", "nodes", "proxies", "forwarder_id"),
 )
 
 
@@ -37,7 +37,7 @@ class Container:
     __slots__ = (
         "caps_drop", "cgroup_id", "console", "console_log", "console_log_bytes", "devices",
         "end", "forwarder", "forwarder_id", "group", "idmap", "intercept", "killed", "name",
-        "notifies", "notify", "pid", "pidfd", "privileged", "program", "proxies", "ready",
+        "nodes", "notifies", "notify", "pid", "pidfd", "privileged", "program", "proxies", "ready",
         "restart_count", "rlimits", "seccomp", "shutdown", "start_time", "started_at", "starting",
         "waiting",
     )  # fmt: skip
@@ -54,6 +54,7 @@ class Container:
         self.starting = True  # init is not executed yet
         self.restart_count = 0
         self.privileged = False
+        self.nodes: list[Node] = []  # those of its devices
         self.devices: list[Device] = []  # those it may open beside the standard ones
         self.seccomp = seccomp.DEFAULT
         self.caps_drop: list[int] = []
@@ -77,7 +78,7 @@ class Container:
     def remember(self, spec: Spec) -> None:
         """Take over what commands executed later need to know."""
         self.privileged = spec["privileged"]
-        self.devices = [(n["kind"], n["major"], n["minor"]) for n in spec["nodes"]]
+        self.set_nodes(spec["nodes"])
         self.seccomp = spec["seccomp"]
         self.caps_drop = spec["caps_drop"]
         self.intercept = spec["intercept"]
@@ -86,6 +87,11 @@ class Container:
         self.console_log = spec["console_log"]
         self.console_log_bytes = spec["console_log_bytes"]
         self.assemble()
+
+    def set_nodes(self, nodes: list[Node]) -> None:
+        """Have these device nodes, and the right to open what they lead to."""
+        self.nodes = list(nodes)
+        self.devices = [(n["kind"], n["major"], n["minor"]) for n in nodes]
 
     def assemble(self) -> None:
         """Build the seccomp filter. Raises ValueError for an unknown call."""
@@ -128,6 +134,7 @@ class Container:
             "cgroup_id": self.cgroup_id, "started_at": self.started_at, "ready": self.ready,
             "restart_count": self.restart_count, "frozen": self.group.is_frozen(),
             "console": self.console is not None, "console_log": self.console_log,
+            "nodes": self.nodes,
         }  # fmt: skip
 
     def alive(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 
@@ -12,11 +13,12 @@ from lxpy.runtime.phases import Report, StepFailed
 from lxpy.runtime.steps import devices, identity
 from lxpy.runtime.steps import mounts as mount_steps
 
+_KOBJECT_UEVENT, _KERNEL_GROUP = 15, 1
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lxpy.kernel.bpf import Device
     from lxpy.runtime.frames import Message
     from lxpy.runtime.held import Container
     from lxpy.runtime.plain import Disk, Node
@@ -39,12 +41,13 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
             step = f"device {node['path']}"
             _Helper(supervisor, message["id"], step, lambda: _bind_node(container, node))
             answer = None
-        _allow(supervisor, container, [*container.devices, _device(node)])
+        others = [each for each in container.nodes if each["path"] != node["path"]]
+        _allow(supervisor, container, [*others, node])
         return answer
     if action == "remove-node":
-        gone = _device(message["node"])
-        _allow(supervisor, container, [each for each in container.devices if each != gone])
-        _with_dev(container, lambda dev: devices.remove_node(dev, message["node"]["path"]))
+        gone = message["node"]["path"]
+        _allow(supervisor, container, [each for each in container.nodes if each["path"] != gone])
+        _remove_node(container, gone)
         return {}
     if action == "add-disk":
         userns = supervisor.user_namespaces.get(container.idmap)
@@ -56,6 +59,10 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
         disk = message["disk"]
         step = f"disk {disk['target']}"
         _Helper(supervisor, message["id"], step, lambda: _remove_disk(container, disk))
+        return None
+    if action == "uevent":
+        text = message["text"].encode(errors="surrogateescape")
+        _Helper(supervisor, message["id"], "uevent", lambda: _send_uevent(container, text))
         return None
     if action == "proxies":
         _set_proxies(supervisor, container, message)
@@ -87,12 +94,15 @@ def _with_dev(container: Container, act: Callable[[int], None]) -> None:
         root.close()
 
 
-def _device(node: Node) -> Device:
-    return node["kind"], node["major"], node["minor"]
+def _remove_node(container: Container, path: str) -> None:
+    try:
+        _with_dev(container, lambda dev: devices.remove_node(dev, path))
+    except FileNotFoundError:
+        return  # its root has removed it
 
 
-def _allow(supervisor: Supervisor, container: Container, allowed: list[Device]) -> None:
-    container.devices = allowed
+def _allow(supervisor: Supervisor, container: Container, allowed: list[Node]) -> None:
+    container.set_nodes(allowed)
     container.restrict_devices()
     supervisor.journal.write(container.name, container.entry())
 
@@ -190,6 +200,22 @@ def _add_disk(container: Container, disk: Disk, userns: int) -> None:
         tree = mounts.clone_tree(place, recursive=disk["recursive"])
     namespaces.join(pidfd, namespaces.NEWNS, "mount namespace")
     mounts.attach(tree, disk["target"], dir_fd=target)
+
+
+def _send_uevent(container: Container, data: bytes) -> None:
+    """Say in the container's network namespace what the kernel said on the host.
+
+    Only root of the namespace's owner may; those who listen there hear it as the kernel's.
+    """
+    processes.protect()
+    flags = namespaces.NEWNET | (namespaces.NEWUSER if container.idmap else 0)
+    namespaces.join(container.pidfd, flags, "namespaces")
+    if container.idmap:
+        processes.become_root()
+    kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
+    sock = _socket.socket(_socket.AF_NETLINK, kind, _KOBJECT_UEVENT)
+    words = [word for word in data.split(b"\0") if word and not word.startswith(b"SEQNUM=")]
+    sock.sendto(b"\0".join(words) + b"\0", (0, _KERNEL_GROUP))
 
 
 def _place(disk: Disk) -> str:

@@ -40,6 +40,7 @@ class Node(TypedDict):
     mode: int
     uid: int
     gid: int
+    device: str
 
 
 class Endpoint(TypedDict):

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lxpy.runtime.spec import Node
 from lxpy.runtime.usage import Meter
 
 Reason = Literal["reboot", "poweroff", "exit", "crash"]
@@ -39,7 +40,7 @@ class Exit:
 class Running:
     """A held system and our copies of its descriptors."""
 
-    __slots__ = ("ended", "fds", "held", "log", "meter", "ready")
+    __slots__ = ("ended", "fds", "held", "log", "meter", "nodes", "ready")
 
     def __init__(self, held: Held, fds: list[int], meter: Meter, log: str) -> None:
         self.held = held
@@ -47,6 +48,7 @@ class Running:
         self.meter = meter
         self.log = log
         self.ready = held.ready
+        self.nodes: list[Node] = []
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 

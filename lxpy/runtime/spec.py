@@ -61,7 +61,10 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A device node in the instance's /dev; ids are the instance's, `path` starts with /dev/."""
+    """A device node in the instance's /dev; ids are the instance's, `path` starts with /dev/.
+
+    `device` is the instance's device that it belongs to.
+    """
 
     path: str
     kind: Literal["c", "b"]
@@ -70,6 +73,7 @@ class Node:
     mode: int = 0o660
     uid: int = 0
     gid: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,14 +107,16 @@ class Live:
     async def _remove(self, instance: Instance, name: str) -> None:
         one = {name: instance.expanded_devices[name]}
         _check_root(name, one[name])
-        found = await self._starter.look_up(instance, one)
-        plan = devices.plan(instance.config, one, *found)
+        volumes, _ = await self._starter.look_up(instance, one)
+        is_node = one[name].get("type") not in ("disk", "nic")
+        plan = devices.plan(instance.config, {} if is_node else one, volumes)
         unique = instance.unique_name
         try:
             for disk in plan.disks:
                 await self._runtime.remove_disk(unique, disk)
-            for node in plan.nodes:
-                await self._runtime.remove_node(unique, node)
+            for node in self._runtime.nodes(unique):
+                if node.device == name:
+                    await self._runtime.remove_node(unique, node)
             for nic in plan.nics:
                 await self._networks.unplug(instance, nic)
         except LxpyError as error:

@@ -18,7 +18,7 @@ from lxpy.instances import devices, idmaps, lxcconf, templates
 from lxpy.instances.devices import disk
 from lxpy.instances.devices.disk import VolumeSource, missing_source
 from lxpy.instances.devices.nic import NicPlan
-from lxpy.instances.devices.plans import Needs, volatile_config
+from lxpy.instances.devices.plans import Needs, Nodes, volatile_config
 from lxpy.instances.devices.unix import HostNode
 from lxpy.instances.idmaps import IdMap
 from lxpy.instances.limits import Host
@@ -29,6 +29,7 @@ from lxpy.programs import run
 from lxpy.runtime.spec import Directory, FileWrite, IoLimit, Overlay, Spec
 from lxpy.services.directories import Directories
 from lxpy.services.disks import HOLDER, Disks
+from lxpy.services.hardware.nodes import Scanner
 from lxpy.services.locks import Locks
 from lxpy.services.logs import CONFIG
 from lxpy.services.networks import Networks
@@ -77,6 +78,8 @@ class Starter:
         self._host = host
         #: waits until an instance's files can be mounted
         self.on_prepare: Callable[[Instance], Awaitable[None]] | None = None
+        #: hears that a running instance has got other devices
+        self.on_devices: Callable[[], None] = _nothing
         self._translations = Translations(directories.cgroup, networks)
         self._ids = idmaps.read_pool()
         self._templates: dict[tuple[str, int], tuple[metadata.Template, ...]] = {}
@@ -135,6 +138,7 @@ class Starter:
     def connected(self, instance: Instance) -> None:
         """Hear that the nics of an instance that starts are on their networks."""
         self._translations.connected(instance)
+        self.on_devices()
 
     async def sweep(self) -> None:
         """Remove what instances have left that ended while no daemon ran."""
@@ -148,10 +152,11 @@ class Starter:
     async def settle(self, instance: Instance) -> None:
         """Let go of the custom volumes that a running instance does not show any more."""
         await self._disks.settle(holder(instance), instance.project, instance.expanded_devices)
+        self.on_devices()
 
     async def look_up(
         self, instance: Instance, given: Mapping[str, Mapping[str, str]]
-    ) -> tuple[dict[str, VolumeSource], dict[str, HostNode]]:
+    ) -> tuple[dict[str, VolumeSource], Nodes]:
         """Find the custom volumes and host devices that some of an instance's devices need.
 
         The instance holds the volumes from now on; what does not exist is left out.
@@ -240,6 +245,10 @@ class Starter:
         )
 
 
+def _nothing() -> None:
+    """Tell nobody."""
+
+
 def holder(instance: Instance) -> str:
     """Return the name by which a running instance holds volumes."""
     return f"{HOLDER}{instance.unique_name}"
@@ -282,7 +291,7 @@ def check_sources(expanded: Mapping[str, Mapping[str, str]]) -> None:
             raise missing_source(name, given["source"])
 
 
-def _host_nodes(needs: Needs) -> dict[str, HostNode]:
+def _host_nodes(needs: Needs) -> Nodes:
     found: dict[str, HostNode] = {}
     for device, path in needs.paths.items():
         try:
@@ -294,7 +303,7 @@ def _host_nodes(needs: Needs) -> dict[str, HostNode]:
             found[device] = HostNode("c", major, minor)
         elif stat.S_ISBLK(status.st_mode):
             found[device] = HostNode("b", major, minor)
-    return found
+    return Nodes(found, tuple(Scanner().scan()) if needs.hardware else ())
 
 
 def _read_sources(directory: Path, names: list[str]) -> dict[str, str]:

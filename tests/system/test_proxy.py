@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(240)
 _PATIENCE_S = 30
 
 
-def in_guest(pid: int, family: int, kind: int) -> socket.socket:
+def in_guest(pid: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
     """Make a socket in an instance's network namespace."""
     made: list[socket.socket] = []
 
@@ -36,7 +36,7 @@ def in_guest(pid: int, family: int, kind: int) -> socket.socket:
         descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
         namespaces.join(descriptor, namespaces.NEWNET, "network namespace")
         os.close(descriptor)
-        made.append(socket.socket(family, kind))
+        made.append(socket.socket(family, kind, protocol))
 
     thread = threading.Thread(target=make)
     thread.start()

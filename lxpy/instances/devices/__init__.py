@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lxpy.errors import InvalidConfig, LxpyError
-from lxpy.instances.devices import disk, later, nic, proxy, unix
+from lxpy.instances.devices import disk, hardware, nic, proxy, unix
 from lxpy.instances.devices.base import Options, names, refused
 from lxpy.instances.devices.none import NONE
-from lxpy.instances.devices.plans import DevicePlan, Needs, needs, plan
+from lxpy.instances.devices.plans import (
+    DevicePlan,
+    Needs,
+    Nodes,
+    comes_and_goes,
+    needs,
+    plan,
+    present,
+)
 from lxpy.instances.model import root_device
 from lxpy.instances.names import check_device_name
 
-__all__ = ["TYPES", "DevicePlan", "Needs", "needs", "plan", "validate", "validate_device"]
+__all__ = [
+    "TYPES",
+    "DevicePlan",
+    "Needs",
+    "Nodes",
+    "comes_and_goes",
+    "needs",
+    "plan",
+    "present",
+    "validate",
+    "validate_device",
+]
 
 TYPES: Mapping[str, Callable[[Options], None]] = {
     "disk": disk.validate,
@@ -21,7 +40,8 @@ TYPES: Mapping[str, Callable[[Options], None]] = {
     "proxy": proxy.PROXY.validate,
     "unix-block": unix.BLOCK.validate,
     "unix-char": unix.CHAR.validate,
-    **dict.fromkeys(later.TYPES, later.validate),
+    **dict.fromkeys(hardware.KINDS, hardware.validate),
+    **dict.fromkeys(hardware.REFUSED, hardware.refuse),
 }
 
 
@@ -47,7 +67,7 @@ def validate_device(name: str, given: Options) -> None:
     kind = given.get("type", "")
     check = TYPES.get(kind)
     if check is None:
-        usable = names(TYPES.keys() - later.TYPES)
+        usable = names(TYPES.keys() - hardware.REFUSED)
         said = f'"{kind}" is none of {usable}' if kind else f"it has no type, use one of {usable}"
         problem = f'Failed loading device "{name}": Unsupported device type: {said}'
         raise refused(name, InvalidConfig(problem))

@@ -221,9 +221,9 @@ def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
     )
 
 
-def plan_node(given: Options, node: HostNode) -> Node:
+def plan_node(device: str, given: Options, node: HostNode) -> Node:
     """Return the device node of a volume that is shown as one: the instance's root may use it."""
-    return Node(normal(given["path"]), node.kind, node.major, node.minor)
+    return Node(normal(given["path"]), node.kind, node.major, node.minor, device=device)
 
 
 _LIMITS = ("limits.read", "limits.write", "limits.max")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lxpy.instances.devices import disk, nic, proxy, unix
+from lxpy.errors import Failed
+from lxpy.instances.devices import disk, hardware, nic, proxy, unix
 from lxpy.instances.devices.base import Options
 from lxpy.instances.devices.disk import VolumeSource
+from lxpy.instances.devices.hardware import Hardware
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.devices.proxy import Translated
 from lxpy.instances.devices.unix import HostNode
 from lxpy.runtime.spec import Disk, Node, Proxy
+from lxpy.units import is_false
 
 _VOLATILE = (
     "apply_quota", "created", "driver", "host_name", "hwaddr", "id", "last_state.created",
@@ -23,9 +26,18 @@ _VOLATILE = (
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a plan needs to know of the host, by device: what its paths are."""
+    """What a plan needs to know of the host: what paths are, by device; whether its hardware."""
 
     paths: Mapping[str, str] = field(default_factory=dict)
+    hardware: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """What the host has: what the paths of devices are, and its hardware if it was asked for."""
+
+    paths: Mapping[str, HostNode] = field(default_factory=dict)
+    hardware: tuple[Hardware, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +53,42 @@ class DevicePlan:
 def needs(devices: Mapping[str, Options]) -> Needs:
     """Return what has to be looked up before `plan`, apart from where custom volumes are."""
     paths = ((name, unix.host_path(given)) for name, given in devices.items())
-    return Needs({name: each for name, each in paths if each is not None})
+    kinds = {given.get("type") for given in devices.values()}
+    hard = not kinds.isdisjoint(hardware.KINDS)
+    return Needs({name: each for name, each in paths if each is not None}, hard)
+
+
+def comes_and_goes(given: Options) -> bool:
+    """Whether the nodes of a device appear and vanish while an instance runs."""
+    kind = given.get("type")
+    if kind in ("unix-char", "unix-block"):
+        return is_false(given.get("required")) and unix.host_path(given) is not None
+    return kind in ("usb", "unix-hotplug")
+
+
+def present(devices: Mapping[str, Options], found: Nodes) -> list[Node]:
+    """Return the nodes of devices that come and go, those that are there now."""
+    nodes: list[Node] = []
+    for name, given in devices.items():
+        try:
+            nodes += _nodes(name, {**given, "required": "false"}, found)
+        except Failed:
+            continue  # it is there, but of another kind
+    return nodes
+
+
+def _nodes(name: str, given: Options, found: Nodes) -> tuple[Node, ...]:
+    if given["type"] in hardware.KINDS:
+        return hardware.plan(name, given, found.hardware)
+    node = unix.plan(name, given, found.paths.get(name))
+    return () if node is None else (node,)
 
 
 def plan(
     config: Mapping[str, str],
     devices: Mapping[str, Options],
     volumes: Mapping[str, VolumeSource] | None = None,
-    nodes: Mapping[str, HostNode] | None = None,
+    nodes: Nodes | None = None,
 ) -> DevicePlan:
     """Return what expanded, validated devices come to; `config` is the instance's own.
 
@@ -65,15 +105,16 @@ def plan(
         and name not in as_nodes and not _absent(name, given, sources)
     ]  # fmt: skip
     planned = [
-        unix.plan(name, given, (nodes or {}).get(name))
+        node
         for name, given in devices.items()
-        if given.get("type") in ("unix-char", "unix-block")
+        if given.get("type") in ("unix-char", "unix-block", *hardware.KINDS)
+        for node in _nodes(name, given, nodes or Nodes())
     ]
-    planned += [disk.plan_node(devices[name], node) for name, node in as_nodes.items()]
+    planned += [disk.plan_node(name, devices[name], node) for name, node in as_nodes.items()]
     nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
     return DevicePlan(
         tuple(sorted(disks, key=lambda each: each.target)),
-        tuple(node for node in planned if node is not None),
+        tuple({node.path: node for node in planned}.values()),
         nic.plan(config, nics),
         forwarded(devices),
     )

@@ -61,6 +61,11 @@ def host_path(given: Options) -> str | None:
     return given.get("source") or given["path"]
 
 
+def path(given: Options) -> str:
+    """Return where the instance sees the node."""
+    return posixpath.normpath(given.get("path") or given["source"])
+
+
 def plan(device: str, given: Options, found: HostNode | None) -> Node | None:
     """Return the node; None when its host device is missing and not required.
 
@@ -84,11 +89,12 @@ def plan(device: str, given: Options, found: HostNode | None) -> Node | None:
             f"{host_path(given)} is a {name} device"
         )
     return Node(
-        path=posixpath.normpath(given.get("path") or given["source"]),
+        path=path(given),
         kind=kind,
         major=found.major,
         minor=found.minor,
         mode=int(given.get("mode") or "0660", 8),
         uid=int(given.get("uid") or 0),
         gid=int(given.get("gid") or 0),
+        device=device,
     )

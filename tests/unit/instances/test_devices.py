@@ -6,7 +6,7 @@ import pytest
 
 from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError, NotSupported
 from lxpy.instances import devices
-from lxpy.instances.devices import disk, later, plans
+from lxpy.instances.devices import disk, hardware, plans
 from lxpy.instances.devices.disk import VolumeSource
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.devices.unix import HostNode
@@ -110,7 +110,7 @@ def test_refused(given: dict[str, str], text: str) -> None:
     assert str(caught.value).startswith(f'Device validation failed for "d": {text}')
 
 
-@pytest.mark.parametrize("kind", sorted(later.TYPES))
+@pytest.mark.parametrize("kind", sorted(hardware.REFUSED))
 def test_types_we_lack_are_refused_by_name(kind: str) -> None:
     with pytest.raises(NotSupported, match=f'Unsupported device type "{kind}"'):
         devices.validate({"d": {"type": kind, "listen": "tcp:1"}})
@@ -176,7 +176,7 @@ def test_disks() -> None:
 def test_volumes_that_are_shown_as_devices() -> None:
     given = {"type": "disk", "source": "vol", "pool": "p", "path": "/dev/db", "readonly": "1"}
     plan = devices.plan({}, {"d": given}, {"d": VolumeSource(node=HostNode("b", 7, 3))})
-    assert plan.nodes == (Node("/dev/db", "b", 7, 3),)
+    assert plan.nodes == (Node("/dev/db", "b", 7, 3, device="d"),)
     assert not plan.disks
     assert disk.device_path(given) == "/dev/db"
     assert disk.device_path({**given, "pool": ""}) is None
@@ -202,15 +202,15 @@ def test_device_nodes() -> None:
         "null": {"type": "unix-char", "path": "/dev/nothing", "major": "1", "minor": "3"},
     }
     assert devices.needs(given).paths == {"kvm": "/dev/kvm", "sda": "/dev/sda"}
-    nodes = devices.plan({}, given, nodes={"kvm": HostNode("c", 10, 232)}).nodes
+    nodes = devices.plan({}, given, nodes=plans.Nodes({"kvm": HostNode("c", 10, 232)})).nodes
     assert nodes == (
-        Node("/dev/kvm", "c", 10, 232, 0o666, 0, 36),
-        Node("/dev/nothing", "c", 1, 3),
+        Node("/dev/kvm", "c", 10, 232, 0o666, 0, 36, "kvm"),
+        Node("/dev/nothing", "c", 1, 3, device="null"),
     )
     with pytest.raises(Failed, match="required device path doesn't exist"):
         devices.plan({}, given)
     with pytest.raises(Failed, match="is not a unix-char device"):
-        devices.plan({}, given, nodes={"kvm": HostNode("b", 10, 232)})
+        devices.plan({}, given, nodes=plans.Nodes({"kvm": HostNode("b", 10, 232)}))
 
 
 def test_nics() -> None:
