@@ -95,7 +95,7 @@ async def _make_routed(tools: Tools, record: Record, nic: Nic, pid: int) -> None
         await tools.netlink.set_proxy(record.parent, address, answers=True)
     await route(tools, link, nic)
     if not nic.made:
-        await Namespace.of(pid).configure(_routed_inside(nic, used))
+        await Namespace.of(pid).configure(routed_inside(nic, used))
 
 
 def _host_address(nic: Nic, family: str) -> str:
@@ -108,7 +108,7 @@ def _tables(nic: Nic, family: str) -> list[int]:
     return [_MAIN, int(text)] if text else [_MAIN]
 
 
-def _routed_inside(nic: Nic, families: list[str]) -> Iterator[str]:
+def routed_inside(nic: Nic, families: list[str]) -> Iterator[str]:
     """Yield what ip(8) has to do inside."""
     for family in families:
         nodad = "" if family == "ipv4" else " nodad"
@@ -188,10 +188,10 @@ async def _make_ipvlan(tools: Tools, record: Record, nic: Nic, pid: int) -> None
         await tools.netlink.set_proxy(record.parent, address, answers=True)
     for subnet, table in record.routes:
         await tools.netlink.add_route("lo", ipaddress.ip_network(subnet), table=table)
-    await Namespace.of(pid).configure(_ipvlan_inside(nic, used, mode))
+    await Namespace.of(pid).configure(ipvlan_inside(nic, used, mode))
 
 
-def _ipvlan_inside(nic: Nic, families: list[str], mode: str) -> Iterator[str]:
+def ipvlan_inside(nic: Nic, families: list[str], mode: str) -> Iterator[str]:
     """Yield what ip(8) has to do inside."""
     for family in families:
         default = {"ipv4": "/24", "ipv6": "/64"}[family] if mode == "l2" else ""

@@ -149,15 +149,22 @@ def check(
         for other in others if other.unique_name != instance.unique_name
         for each in nics_of(other)
     ]  # fmt: skip
+    seen: dict[str, str] = {}
     for plan in plans:
         here = resolved(placed(instance, plan), networks)
         try:
+            if here.network in seen:
+                raise InvalidConfig(
+                    f'Instance DNS name "{instance.name}" already used on network: device '
+                    f'"{seen[here.network]}" is on "{here.network}" too'
+                )
             if here.network:
                 if here.network not in networks:
                     raise InvalidConfig(
                         f'Error loading network config for "{here.network}": Network not found'
                     )
                 _check_network(here.nic, networks[here.network])
+                seen[here.network] = plan.device
             _check_unique(here, neighbours)
         except LxpyError as error:
             raise refused(plan.device, error) from error

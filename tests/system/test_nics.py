@@ -260,8 +260,11 @@ def test_routed(daemon: Daemon, launch: Launch, wire: Wire) -> None:
 
 
 def proxies(link: str) -> str:
-    words = ["ip", "neigh", "show", "proxy", "dev", link]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = ""
+    for family in ("-4", "-6"):
+        words = ["ip", family, "neigh", "show", "proxy", "dev", link]
+        found += subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return found
 
 
 def test_routed_address_of_a_neighbour(daemon: Daemon, launch: Launch, wire: Wire) -> None:
@@ -291,6 +294,37 @@ def test_routed_ipv6(daemon: Daemon, launch: Launch) -> None:
     assert f"netdev lxpy_{host}" in nft_tables()
     change(daemon, name, "stop", force=True)
     assert f"netdev lxpy_{host}" not in nft_tables()
+
+
+def test_routed_ipv6_on_a_parent(daemon: Daemon, launch: Launch, wire: Wire) -> None:
+    forwarding = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+    if not forwarding.exists() or forwarding.read_text().strip() != "1":
+        pytest.skip("this host does not forward IPv6")
+    wire.far("ip", "addr", "add", "fd42:5::1/64", "dev", "far0", "nodad")
+    words = ["ip", "addr", "add", "fd42:5::fe/64", "dev", wire.near, "nodad"]
+    subprocess.run(words, check=True)
+    given = nic("routed", parent=wire.near, ipv6__address="fd42:5::7")
+    name = launch(start=False, devices=given | {"eth0": {"type": "none"}})
+    wire.sysctl("ipv6/forwarding", "1")
+    with pytest.raises(ApiError, match="proxy_ndp=1"):
+        change(daemon, name, "start")
+    wire.sysctl("ipv6/proxy_ndp", "1")
+    processes.wait_until(lambda: "tentative" not in addresses_of(wire.near), 5, "its own address")
+    given["eth1"]["ipv6.address"] = "fd42:5::1"
+    sets(daemon, name, given)
+    with pytest.raises(ApiError, match='"fd42:5::1" in use on parent network'):
+        change(daemon, name, "start")
+    given["eth1"]["ipv6.address"] = "fd42:5::7"
+    sets(daemon, name, given)
+    change(daemon, name, "start")
+    processes.wait_until(lambda: wire.pings("fd42:5::7"), 10, "the host answers for it")
+    change(daemon, name, "stop", force=True)
+    assert "fd42:5::7" not in proxies(wire.near)
+
+
+def addresses_of(link: str) -> str:
+    words = ["ip", "address", "show", "dev", link]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 # -- what depends on the kernel or the card

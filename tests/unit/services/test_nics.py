@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -85,6 +86,15 @@ def test_taken() -> None:
     with pytest.raises(LxpyError, match='"192.0.2.2" already defined on another NIC'):
         other = {**routed, "ipv4__address": "192.0.2.2", "parent": "br9"}
         check(instance("c1", **routed), instance("c2", 2, **other))
+
+
+def test_twice_on_one_network() -> None:
+    one = instance("c1")
+    more = {"type": "nic", "nictype": "bridged", "parent": "net0"}
+    both = {**one.expanded_devices, "eth1": more}
+    config = {**one.config, "volatile.eth1.hwaddr": "00:16:3e:00:00:99"}
+    with pytest.raises(LxpyError, match='"c1" already used on network: device "eth0"'):
+        check(replace(one, expanded_devices=both, devices=both, config=config))
 
 
 def test_names_in_projects() -> None:
