@@ -184,6 +184,7 @@ class Registry:
         project: str = "default",
         resources: Resources | None = None,
         cancellable: bool = False,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Operation:
         """Start work in the background; `resources` are URLs by kind ("instances").
 
@@ -193,6 +194,7 @@ class Registry:
             self, description, project=project, resources=_both(resources or {}), session=None,
             may_cancel=cancellable,
         )  # fmt: skip
+        operation.metadata = dict(metadata or {})
         self._operations[operation.id] = operation
         operation.begin(work)
         return operation

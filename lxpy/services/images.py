@@ -399,8 +399,6 @@ class Images:
         """Start recording an image that was uploaded."""
 
         async def work(operation: Operation) -> None:
-            if waiter:
-                operation.update(secret=waiter)
             _report(operation, stored.fingerprint, stored.size_bytes)
             if await self._records.knows(project, stored.fingerprint):
                 raise Failed("Image with same fingerprint already exists")
@@ -408,7 +406,8 @@ class Images:
                 found = await self.sources.checked(stored)
                 await self._records.add(project, stored, found, wish, claim=False)
 
-        return self._spawn("Downloading image", work, project)
+        metadata = {"secret": waiter} if waiter else {}
+        return self._registry.spawn("Downloading image", work, project=project, metadata=metadata)
 
     def _fetch_url(self, project: str, url: str, wish: Wish) -> Operation:
         async def work(operation: Operation) -> None:
