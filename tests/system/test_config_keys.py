@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch, change
 from tests.support.hosted import launch_hosted, python
 from tests.support.processes import wait_until
+from tests.system.test_distribution import boot
 
 #: makes system calls and tells what came of them
 CALLS = """
@@ -320,3 +322,24 @@ def test_calls_that_are_not_carried_out(
     name = launch(start=False)
     text = refused(daemon, name, {f"security.syscalls.intercept.{key}": value})
     assert "not carried out for instances: " in text
+
+
+@pytest.mark.slow
+@pytest.mark.distribution
+@pytest.mark.timeout(600)
+def test_a_distribution_whose_calls_are_carried_out(
+    daemon: Daemon, launch: Launch, debian13: str
+) -> None:
+    keys = ("mknod", "setxattr", "sched_setscheduler", "sysinfo")
+    config = {f"security.syscalls.intercept.{key}": "true" for key in keys}
+    name = launch(debian13, config=config)
+    assert boot(daemon, name) == "running", daemon.out(name, "systemctl", "--failed")
+    daemon.out(name, "mknod", "-m", "666", "/root/null", "c", "1", "3")
+    daemon.out(name, "sh", "-c", "echo x >/root/null && rm /root/null")
+    # A service of its own, with a sandbox of its own, is under the filter, too.
+    service = ("systemd-run", "--wait", "--pipe", "-q", "-p", "PrivateTmp=yes")
+    daemon.out(name, *service, "mknod", "/tmp/zero", "c", "1", "5")
+    assert daemon.out(name, "id", "-u") == "0"
+    begin = time.monotonic()
+    daemon.out(name, "sh", "-c", "for i in $(seq 200); do mknod /root/n c 1 3; rm /root/n; done")
+    assert time.monotonic() - begin < 20
