@@ -16,7 +16,7 @@ from tests.conformance.conftest import Lxc, Lxd
 from tests.images import busybox
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
-from tests.support.tls import Front, self_signed
+from tests.support.tls import free_port, self_signed
 
 COPIED = ("architecture", "created_at", "fingerprint", "properties", "size", "type")
 
@@ -145,25 +145,25 @@ def test_push(daemon: Daemon, lxd: Lxd, files: dict[str, list[Path]], name: str)
 
 
 @pytest.fixture(scope="module")
-def ours(
-    shared_daemon: Daemon, lxd: Lxd, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Front]:
-    """Our daemon where LXD reaches it by TLS; their `lxc` knows it as `ours:`, itself as `lxd:`."""
-    front = Front(shared_daemon.socket, tmp_path_factory.mktemp("front") / "server.pem")
-    try:
-        lxd("config", "set", "core.trust_password", "sesame")
-        lxd("remote", "add", "ours", front.url, "--accept-certificate")
-        lxd("remote", "add", "lxd", lxd.url, "--accept-certificate", "--password", "sesame")
-        yield front
-        lxd("remote", "remove", "ours")
-        lxd("remote", "remove", "lxd")
-    finally:
-        front.close()
+def ours(shared_daemon: Daemon, lxd: Lxd) -> Iterator[str]:
+    """Our daemon on the network; LXD's client knows it as `ours:`, and LXD itself as `lxd:`."""
+    url = f"127.0.0.1:{free_port()}"
+    config = {"core.https_address": url, "core.trust_password": "sesame"}
+    shared_daemon.api.patch("/1.0", {"config": config})
+    lxd("config", "set", "core.trust_password", "sesame")
+    for name, address in (("ours", f"https://{url}"), ("lxd", lxd.url)):
+        lxd("remote", "add", name, address, "--accept-certificate", "--password", "sesame")
+    yield "ours"
+    for name in ("ours", "lxd"):
+        lxd("remote", "remove", name)
+    shared_daemon.api.patch("/1.0", {"config": dict.fromkeys(config, "")})
+    for url in shared_daemon.api.get("/1.0/certificates"):
+        shared_daemon.api.delete(url)
 
 
 @pytest.mark.parametrize("mode", ["pull", "push", "relay"])
 def test_lxc_copies_in_both_directions(
-    daemon: Daemon, lxd: Lxd, ours: Front, files: dict[str, list[Path]], mode: str
+    daemon: Daemon, lxd: Lxd, ours: str, files: dict[str, list[Path]], mode: str
 ) -> None:
     """From LXD to us, and from us to LXD, unified and split; aliases come along."""
     for source, target in (("lxd", "ours"), ("ours", "lxd")):
@@ -185,7 +185,7 @@ def test_lxc_copies_in_both_directions(
 
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_instances_of_images_elsewhere(
-    daemon: Daemon, lxd: Lxd, ours: Front, files: dict[str, list[Path]], name: str
+    daemon: Daemon, lxd: Lxd, ours: str, files: dict[str, list[Path]], name: str
 ) -> None:
     """`lxc init OTHER:IMAGE` in both directions: the target fetches by a secret."""
     fingerprint = digest(*files[name])
