@@ -10,10 +10,12 @@ import os
 import re
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lxpy.kernel import processes
+from lxpy.runtime import forwarder
 from lxpy.runtime.cgroups import Group
 from lxpy.runtime.steps.devices import STANDARD
 
@@ -52,6 +54,7 @@ _FAMILIES = frozenset(
     (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET)
 )
 _SO_DOMAIN = 39
+_UCRED = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,10 @@ def _descriptor(pid: int, number: str) -> tuple[str, str] | None:
             if link.startswith(text):
                 return reason, remedy
         if link.startswith("socket:"):
-            if _family(pid, int(number)) in _FAMILIES:
+            family, peer = _socket_facts(pid, int(number))
+            if family == socket.AF_UNIX and peer and _command(peer) == forwarder.NAME:
+                return "has a connection through a proxy device", "let it close the connection"
+            if family in _FAMILIES:
                 return None
             return "has a socket of a kind that cannot be saved", "stop it before"
         status = os.stat(path)
@@ -147,10 +153,16 @@ def _is_terminal(device: int) -> bool:
     return device == _PTMX or 136 <= os.major(device) <= 143
 
 
-def _family(pid: int, number: int) -> int:
+def _socket_facts(pid: int, number: int) -> tuple[int, int]:
+    """Return the family of a socket, and the process at its other end (0: none that is known)."""
     descriptor = processes.take_descriptor(pid, number)
     with socket.socket(fileno=descriptor) as copy:
-        return copy.getsockopt(socket.SOL_SOCKET, _SO_DOMAIN)
+        family = copy.getsockopt(socket.SOL_SOCKET, _SO_DOMAIN)
+        peer = 0
+        if family == socket.AF_UNIX:
+            credentials = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            peer = max(_UCRED.unpack(credentials)[0], 0)
+    return family, peer
 
 
 def _mounts(init: int) -> Iterator[Blocker]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lxpy.runtime.frames import Message
     from lxpy.runtime.plain import Forwarding, Proxy
 
+#: what /proc/PID/comm shows
+NAME = "lxpy-proxy"
 CONTROL_FD, INSTANCE_FD = 3, 4
 _MAX_CONNECTIONS = 4096  # of one listening socket
 _ACCEPTED_AT_ONCE = 64
@@ -39,7 +41,7 @@ def command(name: str, pid: int) -> list[str]:
     """Return how to run it for an instance; it inherits CONTROL_FD and INSTANCE_FD."""
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     words = [sys.executable, "-I", "-S", "-c", _START % package]
-    return [*words, "lxpy-proxy", name, str(pid)]
+    return [*words, NAME, name, str(pid)]
 
 
 class Listener:
@@ -320,7 +322,7 @@ class Forwarder:
 def main() -> NoReturn:
     """Run `lxpy-proxy NAME PID`."""
     processes.protect()
-    processes.set_name("lxpy-proxy")
+    processes.set_name(NAME)
     os.setgroups([])
     confine.raise_descriptors()
     for number in (CONTROL_FD, INSTANCE_FD):
