@@ -76,5 +76,5 @@ class Notification:
         response = bytearray(struct.pack("=QqiI", self._id, 0, error, flags))
         try:
             fcntl.ioctl(self._listener, _SEND, response)
-        except FileNotFoundError:
-            return  # a signal has ended the call
+        except OSError:
+            return  # a signal has ended the call, and nobody waits

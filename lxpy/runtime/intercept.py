@@ -57,21 +57,44 @@ class Caller:
         self.inside = int(found["NSpid"].split()[-1])
         self.userns = os.stat(f"/proc/{pid}/ns/user").st_ino
 
-    def enter(self, directory: int) -> None:
-        """Take its mount namespace, root directory and, "AT_FDCWD" or another, `directory`."""
-        flags = os.O_PATH | os.O_CLOEXEC
-        root = os.open(f"/proc/{self.pid}/root", flags)
+    def act(self, capability: int) -> None:
+        """Make files as it does, and keep one capability."""
+        caps.act_as(self.uid, self.gid, capability)
+
+
+class Places:
+    """A caller's mount namespace, root directory and working directory, or another, held open.
+
+    Opened first and then checked (`Notification.check`), they are the caller's and no successor's.
+    """
+
+    __slots__ = ("_fds",)
+
+    def __init__(self, pid: int, directory: int) -> None:
         place = "cwd" if directory == _AT_FDCWD else f"fd/{directory}"
-        base = os.open(f"/proc/{self.pid}/{place}", flags)
-        mount = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._fds: list[int] = []
+        try:
+            for name in ("root", place):
+                self._fds.append(os.open(f"/proc/{pid}/{name}", os.O_PATH | os.O_CLOEXEC))
+            self._fds.append(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            self.__exit__()
+            raise OSError(errno.EBADF, "no such directory") from error
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._fds:
+            os.close(fd)
+
+    def enter(self) -> None:
+        """Take them for our own."""
+        root, base, mount = self._fds
         namespaces.join(mount, namespaces.NEWNS, "mount namespace")
         os.fchdir(root)
         os.chroot(".")
         os.fchdir(base)
-
-    def act(self, capability: int) -> None:
-        """Make files as it does, and keep one capability."""
-        caps.act_as(self.uid, self.gid, capability)
 
 
 class Interceptor:
@@ -143,14 +166,16 @@ class Interceptor:
         if caller is None or not stat.S_ISCHR(mode) or device not in DEVICES:
             return False
         name = notification.text(path)
+        with Places(caller.pid, directory) as places:
+            notification.check()
 
-        def make() -> None:
-            caller.enter(directory)
-            caller.act(_MKNOD)
-            os.umask(caller.umask)
-            os.mknod(name, mode, device)
+            def make() -> None:
+                places.enter()
+                caller.act(_MKNOD)
+                os.umask(caller.umask)
+                os.mknod(name, mode, device)
 
-        _apart(make)
+            _apart(make)
         return True
 
     def _setxattr(self, notification: Notification) -> bool:
@@ -161,13 +186,15 @@ class Interceptor:
         if (notification.text(name), notification.memory(value, size)) != _OPAQUE:
             return False
         place = notification.text(path)
+        with Places(caller.pid, _AT_FDCWD) as places:
+            notification.check()
 
-        def mark() -> None:
-            caller.enter(_AT_FDCWD)
-            caller.act(_SYS_ADMIN)
-            os.setxattr(place, _OPAQUE[0], _OPAQUE[1], flags & 3)
+            def mark() -> None:
+                places.enter()
+                caller.act(_SYS_ADMIN)
+                os.setxattr(place, _OPAQUE[0], _OPAQUE[1], flags & 3)
 
-        _apart(mark)
+            _apart(mark)
         return True
 
     def _setscheduler(self, notification: Notification) -> bool:
@@ -181,7 +208,6 @@ class Interceptor:
             return False
 
         def schedule() -> None:
-            pids = os.open(f"/proc/{caller.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
             namespaces.join(pids, namespaces.NEWPID, "pid namespace")
             _apart(change)  # only a child is born there
 
@@ -189,7 +215,12 @@ class Interceptor:
             caller.act(_SYS_NICE)
             os.sched_setscheduler(target, _signed(policy), os.sched_param(priority))
 
-        _apart(schedule)
+        pids = os.open(f"/proc/{caller.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            notification.check()
+            _apart(schedule)
+        finally:
+            os.close(pids)
         return True
 
     def _sysinfo(self, notification: Notification) -> bool:

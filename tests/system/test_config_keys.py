@@ -201,6 +201,7 @@ def node(path, kind, major, minor):
 place = sys.argv[1]
 tell("null", lambda: node(place + "/null", 0o020000, 1, 3))
 tell("relative", lambda: (os.chdir(place), node("zero", 0o020000, 1, 5))[1])
+tell("nowhere", lambda: os.mknod("x", 0o020666, os.makedev(1, 3), dir_fd=999))
 tell("kmsg", lambda: node(place + "/kmsg", 0o020000, 1, 11))
 tell("disk", lambda: node(place + "/disk", 0o060000, 8, 0))
 tell("fifo", lambda: (os.mkfifo(place + "/fifo"), os.unlink(place + "/fifo"))[1])
@@ -235,8 +236,9 @@ def test_calls_that_are_carried_out(daemon: Daemon, launch: Launch) -> None:
     name, plain = launch_hosted(launch, config=config), launch_hosted(launch)
     eperm = "errno 1"
     refusing = {
-        "null": eperm, "relative": eperm, "kmsg": eperm, "disk": eperm, "fifo": "None",
-        "opaque": eperm, "trusted": eperm, "fifo-priority": eperm, "policy": "0", "user": eperm,
+        "null": eperm, "relative": eperm, "nowhere": "errno 9", "kmsg": eperm, "disk": eperm,
+        "fifo": "None", "opaque": eperm, "trusted": eperm, "fifo-priority": eperm, "policy": "0",
+        "user": eperm,
     }  # fmt: skip
     assert intercepted(daemon, plain) == refusing
     real_time(daemon, name)
