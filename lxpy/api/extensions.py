@@ -212,6 +212,7 @@ _OWN = {
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",
     "lxpy_snapshot_keep": "snapshots.keep, lxpy.frozen_ms and .scheduled (services.schedule)",
     "lxpy_image_offers": "/1.0/lxpy/offers: images of simplestreams servers (services.images)",
+    "lxpy_openapi": "/1.0/openapi.json (daemon.openapi)",
     "lxpy_image_recipes": "protocols images and build, /1.0/lxpy/recipes (services.images)",
 }
 

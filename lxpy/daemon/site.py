@@ -12,6 +12,7 @@ from lxpy.daemon.routes import (
     backups,
     certificates,
     checkpoints,
+    description,
     events,
     files,
     images,
@@ -92,6 +93,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield events.routes(app.bus)
     yield internal.routes(app.shut_down)
     yield recover.routes(_recovery(app))
+    yield description.routes()
 
 
 def _instances(app: Application) -> instances.Services:

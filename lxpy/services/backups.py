@@ -24,7 +24,7 @@ from lxpy.images.progress import Meter
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import targets
-from lxpy.services.exports import Exports, Wish, refuse_optimized
+from lxpy.services.exports import KEPT_COMPRESSION, Exports, Wish, refuse_optimized
 from lxpy.services.locks import Locks
 from lxpy.services.shelf import Shelf
 from lxpy.services.store import InstanceStore
@@ -113,7 +113,8 @@ class Backups:
         refuse_optimized(wish.optimized_storage)
         owner = _owner(self._store.get(project, name))
         alone = wish.instance_only or wish.container_only
-        how = Wish(await self._exports.packer(wish.compression_algorithm), alone, wish.since)
+        packer = await self._exports.packer(wish.compression_algorithm, KEPT_COMPRESSION)
+        how = Wish(packer, alone, wish.since)
         self._exports.check(project, name, how)
         if wish.target is not None:
             backup = await self._shelf.free_name(owner, wish.name)

@@ -85,9 +85,12 @@ class Exports:
         self._views = views
         self._settings = settings
 
-    async def packer(self, algorithm: str) -> Packer:
-        """Return how to compress; "" is what the server's config says. Raises BadRequest."""
-        chosen = algorithm or self._settings.get("backups.compression_algorithm")
+    async def packer(self, algorithm: str, unset: str = "") -> Packer:
+        """Return how to compress; "" is what the server's config says, `unset` if it is silent.
+
+        Raises BadRequest.
+        """
+        chosen = algorithm or self._settings.get("backups.compression_algorithm", unset)
         return await in_thread(pack.packer, chosen)
 
     def check(self, project: str, name: str, wish: Wish) -> Instance:
@@ -226,6 +229,10 @@ class Exports:
         if found is None:
             raise NotFound(f'Snapshot "{instance.name}/{snapshot}" not found')
         return Base(snapshot, found.created_at, instance.config.get("volatile.uuid", ""))
+
+
+#: of backups that the daemon keeps, as LXD's are; scripts call them .tar.gz
+KEPT_COMPRESSION = "gzip"
 
 
 def refuse_optimized(optimized: bool) -> None:

@@ -26,6 +26,7 @@ from lxpy.errors import LxpyError
 from lxpy.images.pack import Packer
 from lxpy.services import volume_views as views
 from lxpy.services.disks import Disks
+from lxpy.services.exports import KEPT_COMPRESSION
 from lxpy.services.journal import Journal
 from lxpy.services.storage import Pools
 from lxpy.services.volume_places import Place, find, stored
@@ -65,7 +66,7 @@ class VolumeExports:
         journal: Journal,
         users: VolumeUsers,
         disks: Disks,
-        packer: Callable[[str], Awaitable[Packer]],
+        packer: Callable[[str, str], Awaitable[Packer]],
     ) -> None:
         self._db = db
         self._pools = pools
@@ -74,12 +75,13 @@ class VolumeExports:
         self._disks = disks
         self._packer = packer
 
-    async def wish(self, algorithm: str, *, volume_only: bool) -> Wish:
+    async def wish(self, algorithm: str, *, volume_only: bool, kept: bool = False) -> Wish:
         """Return how an archive is made; algorithm "" is what the server's config says.
 
-        Raises BadRequest.
+        `kept` is one that the daemon keeps, not a stream. Raises BadRequest.
         """
-        return Wish(await self._packer(algorithm), volume_only)
+        unset = KEPT_COMPRESSION if kept else ""
+        return Wish(await self._packer(algorithm, unset), volume_only)
 
     @asynccontextmanager
     async def stream(self, place: Place, wish: Wish) -> AsyncIterator[Chunks]:

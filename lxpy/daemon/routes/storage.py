@@ -198,7 +198,9 @@ class BackupHandlers:
     async def create(self, request: web.Request) -> web.Response:
         """Make a backup."""
         wish = await http.body(request, backups_api.BackupsPost)
-        how = await self._exports.wish(wish.compression_algorithm, volume_only=wish.volume_only)
+        how = await self._exports.wish(
+            wish.compression_algorithm, volume_only=wish.volume_only, kept=True
+        )
         return http.accepted(await self._backups.create(_place(request), wish, how))
 
     async def get(self, request: web.Request) -> web.Response:
