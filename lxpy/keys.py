@@ -308,7 +308,7 @@ def _hwaddr(value: str) -> None:
 def _address(version: int | None, parse: Callable[[str], object], wanted: str) -> Type:
     def check(value: str) -> None:
         try:
-            parsed = parse(value)
+            parsed = None if "%" in value else parse(value)  # no scope: it may be any text
         except ValueError:
             parsed = None
         if parsed is None or (version and getattr(parsed, "version", version) != version):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lxpy.errors import BadRequest, InvalidConfig
+from lxpy.networks import addresses
 from lxpy.networks.forwards import parse_ports
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import words
@@ -126,11 +127,13 @@ def _check_subject(name: str, text: str) -> None:
 def _parse(text: str) -> tuple[int, str]:
     """Return version and nft's words for an address, a subnet or a range. Raises ValueError."""
     first, dash, last = text.partition("-")
+    if "%" in text:  # a scope, which may be any text
+        raise ValueError(text)
     if not dash:
         network = ipaddress.ip_network(text, strict=False)
         plain = network.prefixlen == network.max_prefixlen
         return network.version, str(network.network_address if plain else network)
-    low, high = ipaddress.ip_address(first.strip()), ipaddress.ip_address(last.strip())
+    low, high = addresses.parse(first.strip()), addresses.parse(last.strip())
     if low.version != high.version or int(low) > int(high):
         raise ValueError(text)
     return low.version, f"{low}-{high}"

@@ -113,6 +113,16 @@ def eui64(subnet: IPv6Network, hwaddr: str) -> IPv6Address:
     return subnet[int.from_bytes(suffix, "big")]
 
 
+def parse(text: str) -> IPv4Address | IPv6Address:
+    """Return a plain address: one with a scope, which may be any text, is none.
+
+    Raises ValueError.
+    """
+    if "%" in text:
+        raise ValueError(text)
+    return ipaddress.ip_address(text)
+
+
 def interface(text: str) -> IPv4Interface | IPv6Interface | None:
     """Return the address of a config value, None for "", "none" and "auto"."""
     return None if text in ("", "none", "auto") else ipaddress.ip_interface(text)

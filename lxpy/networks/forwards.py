@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lxpy.errors import BadRequest, InvalidConfig
+from lxpy.networks import addresses
 from lxpy.networks.keys import Bridge
 from lxpy.networks.nic import words
 
@@ -61,7 +62,7 @@ def parse_ports(text: str) -> list[int]:
 def check_address(text: str, network: Bridge) -> str:
     """Return a listen address as it is kept. Raises BadRequest when a network cannot have it."""
     try:
-        address = ipaddress.ip_address(text)
+        address = addresses.parse(text)
     except ValueError:
         raise BadRequest(
             f'Failed parsing address forward listen address "{text}": it is no IP address'
@@ -113,7 +114,7 @@ def _check_port(
 
 def _is_inside(text: str, forward: Forward, network: Bridge) -> bool:
     try:
-        address = ipaddress.ip_address(text)
+        address = addresses.parse(text)
     except ValueError:
         return False
     listen = ipaddress.ip_address(forward.listen_address)

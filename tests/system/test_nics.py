@@ -424,6 +424,31 @@ def test_state_of_vlans_and_bonds(daemon: Daemon, wire: Wire) -> None:
         subprocess.run(["ip", "link", "delete", "ltbond0"], check=True)
 
 
+@pytest.mark.parametrize("kind", ["p2p", "routed", "macvlan", "physical", "ipvlan"])
+def test_added_and_removed_while_running(
+    daemon: Daemon, launch: Launch, wire: Wire, kind: str
+) -> None:
+    if kind == "ipvlan" and not can_make("ipvlan"):
+        pytest.skip("this kernel has no ipvlan")
+    wire.sysctl("ipv4/forwarding", "1")
+    given = nic(kind) if kind == "p2p" else nic(kind, parent=wire.near)
+    if kind in ("routed", "ipvlan"):
+        given["eth1"] |= {"ipv4.address": "198.18.70.7", "ipv4.gateway": "none"}
+    name = launch()
+    for _ in range(2):
+        sets(daemon, name, given)
+        assert inside(daemon, name)["state"] == "up"
+        if kind in ("routed", "ipvlan"):
+            assert "198.18.70.7" in proxies(wire.near)
+        # Another option than those that change in place: it is taken away and added.
+        given["eth1"]["mtu"] = "1420"
+        sets(daemon, name, given)
+        assert inside(daemon, name)["mtu"] == 1420
+        sets(daemon, name, {})
+        assert not inside(daemon, name) and "198.18.70.7" not in proxies(wire.near)
+        given["eth1"].pop("mtu")
+
+
 # -- measured, and broken off
 
 

@@ -47,7 +47,7 @@ def _inside(version: int) -> Type:
 
     def check(value: str) -> None:
         try:
-            found = ip_interface(value)
+            found = None if "%" in value else ip_interface(value)
         except ValueError:
             found = None
         if found is None or found.version != version:

@@ -58,6 +58,8 @@ def test_defaults() -> None:
         (Rule("allow", state="on"), "State must be one of"),
         (Rule("allow", source="abc!"), 'Invalid Source: Invalid subject "abc!"'),
         (Rule("allow", destination="10.0.0.9-10.0.0.1"), "Invalid Destination: Invalid subject"),
+        (Rule("allow", source="fe80::1%x }-fe80::2"), "Invalid Source: Invalid subject"),
+        (Rule("allow", source="fe80::1%x"), "Invalid Source: Invalid subject"),
         (Rule("allow", destination_port="80"),
          "Destination port cannot be used without specifying protocol"),
         (Rule("allow", protocol="tcp", source_port="x"), 'Invalid port "x"'),

@@ -78,7 +78,7 @@ def test_refused(forward: Forward, text: str) -> None:
 
 def test_listen_addresses() -> None:
     assert forwards.check_address("2001:DB8::1", NETWORK) == "2001:db8::1"
-    for text in ("abc", "10.0.0.0/8", "0.0.0.0", "224.0.0.1"):
+    for text in ("abc", "fe80::1%a b", "10.0.0.0/8", "0.0.0.0", "224.0.0.1"):
         with pytest.raises(BadRequest):
             forwards.check_address(text, NETWORK)
     with pytest.raises(BadRequest, match="no ipv6.address"):
