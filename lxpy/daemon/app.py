@@ -44,6 +44,7 @@ from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.proxies import Proxies
 from lxpy.services.quiet import Pause
 from lxpy.services.records import Records
 from lxpy.services.restoring import Restoring
@@ -104,6 +105,7 @@ class Application:
         self.locks = locks = Locks()
         self.journal = journal = Journal(self.db)
         self.settings = Settings(self.db)
+        self.proxies = Proxies(self.settings)
         self.store = store = InstanceStore(self.db)
         self.lxcfs = Lxcfs(directories.lxcfs)
         self.runtime = runtime = Runtime(
@@ -262,6 +264,7 @@ class Application:
         await in_thread(host.raise_settings)
         host.raise_open_files()
         await self.settings.load()
+        self.proxies.apply()
         await in_thread(self.certificate.load)
         await self.trust.load()
         complete = self.care.is_sound

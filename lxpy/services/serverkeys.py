@@ -52,7 +52,6 @@ _NO_CLUSTER = _later("lxpy has no clusters")
 _NO_SERVICE = _later("this version of lxpy does not offer that service")
 _NO_VOLUME = _later("this version of lxpy keeps images and backups below its own directory")
 _NO_PROXIED = _later("lxpyd takes the sender's address from the connection alone")
-_NO_PROXY = _later("set http_proxy, https_proxy and no_proxy in lxpyd's environment instead")
 
 SERVER_KEYS: Keys = table(
     (
@@ -68,6 +67,12 @@ SERVER_KEYS: Keys = table(
                   description="Access-Control-Allow-Origin of replies over HTTPS"),
         ConfigKey("core.https_address", STRING, live=True,
                   description='Where it listens for clients of the network: ":8443"'),
+        ConfigKey("core.proxy_http", _URL, live=True,
+                  description="HTTP proxy of downloads; unset: http_proxy of the environment"),
+        ConfigKey("core.proxy_https", _URL, live=True,
+                  description="HTTPS proxy of downloads; unset: https_proxy of the environment"),
+        ConfigKey("core.proxy_ignore_hosts", STRING, live=True,
+                  description="Hosts that are asked without a proxy, comma-separated"),
         ConfigKey("core.remote_token_expiry", EXPIRY, live=True,
                   description='How long a token for a new client is good: "3H"; unset: until used'),
         ConfigKey("core.shutdown_timeout", UINT, "5", live=True,
@@ -98,8 +103,6 @@ SERVER_KEYS: Keys = table(
             "metrics_address", "metrics_authentication")),
         *(ConfigKey(f"core.{name}", _NO_SERVICE) for name in (
             "bgp_address", "bgp_asn", "bgp_routerid", "debug_address", "dns_address")),
-        *(ConfigKey(f"core.{name}", _NO_PROXY) for name in (
-            "proxy_http", "proxy_https", "proxy_ignore_hosts")),
         *(ConfigKey(f"storage.{name}", _NO_VOLUME) for name in ("backups_volume", "images_volume")),
         ConfigKey("cluster.*", _NO_CLUSTER),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -314,6 +315,24 @@ def test_architecture_of_offers(
             config({"images.default_architecture": wanted})
             found += daemon.api.get(f"/1.0/lxpy/offers?server={server.url}")
     assert [each["aliases"][0]["name"] for each in found] == ["here", "there"]
+
+
+def test_proxy(daemon: Daemon, config: Callable[[dict[str, str]], None], tmp_path: Path) -> None:
+    """Downloads go through the proxy of the server's config, but for hosts that need none."""
+    image = busybox.build(tmp_path / "image.tar.gz", "by-proxy")
+    tree = Tree(tmp_path / "http:/streams.invalid")
+    tree.unified("busy", "20260101", image)
+    offers = "/1.0/lxpy/offers?server=http://streams.invalid"
+    with serve(tmp_path) as proxy:
+        with pytest.raises(ApiError, match="Cannot fetch http://streams.invalid"):
+            daemon.api.get(offers)
+        config({"core.proxy_http": proxy.url})
+        assert daemon.api.get(offers)[0]["fingerprint"] == digest(image)
+        assert proxy.paths[0] == "http://streams.invalid/streams/v1/index.json"
+        shutil.rmtree(daemon.directory / "cache/streams")
+        config({"core.proxy_ignore_hosts": "example.com,streams.invalid"})
+        with pytest.raises(ApiError, match="Cannot fetch http://streams.invalid"):
+            daemon.api.get(offers)
 
 
 def test_import_of_a_directory(daemon: Daemon, tmp_path: Path) -> None:

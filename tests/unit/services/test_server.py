@@ -112,7 +112,7 @@ async def test_the_password_is_never_shown(server: Server, settings: Settings) -
         ("core.shutdown_timeout", "soon", "Cannot set 'core.shutdown_timeout' to 'soon': Invalid"),
         ("core.https_trusted_proxy", "10.0.0.1", "from the connection alone"),
         ("cluster.https_address", ":8443", "no clusters"),
-        ("core.proxy_http", "http://x", "lxpyd's environment"),
+        ("core.proxy_http", "nowhere", "write a URL"),
         ("images.servers", "example", "begins with http://"),
         ("images.compression_algorithm", "zip", "use one of bzip2"),
         ("storage.images_volume", "p/v", "its own directory"),
