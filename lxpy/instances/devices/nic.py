@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from lxpy.instances.devices.nic_kinds import KINDS, OF_NETWORK
 
 _NETWORK_BANS = ("nictype", "parent", "mtu", "vlan", "vlan.tagged", "gvrp")
 _PARENTLESS = ("p2p", "routed")
+_NAME = re.compile(r"[-A-Za-z0-9_.]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ def guest_names(config: Mapping[str, str], nics: Mapping[str, Options]) -> dict[
     """Return what each nic is called inside: its option, else what it was, else a free ethN."""
     names: dict[str, str] = {}
     for device, given in nics.items():
-        name = given.get("name") or config.get(f"volatile.{device}.name")
-        if name:
+        name = given.get("name") or config.get(f"volatile.{device}.name", "")
+        if _NAME.fullmatch(name):  # volatile keys are anybody's
             names[device] = name
     taken = set(names.values())
     for device in sorted(nics.keys() - names.keys()):

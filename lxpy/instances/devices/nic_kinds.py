@@ -34,6 +34,11 @@ _INTERFACE = matching(
     r"(?!\.\.?$)[^\s/:]{1,15}",
     'the name of a network interface: at most 15 characters, no blank, "/" or ":"',
 )
+#: what becomes a word of commands and rules
+_NAME = matching(
+    r"(?!\.\.?$)[A-Za-z0-9_.][-A-Za-z0-9_.]{0,14}",
+    "the name of a network interface: at most 15 letters, digits, hyphens, underscores, full stops",
+)
 _MTU = integer(68, 65535)
 _VLAN = integer(0, 4094)
 _TAGGED = listing(
@@ -62,12 +67,12 @@ _ALL = (
     ("boot.priority", UINT32),
     ("hwaddr", HWADDR, "made up"),
     ("mtu", _MTU, "the parent's"),
-    ("name", _INTERFACE, "eth0, eth1, ..."),
+    ("name", _NAME, "eth0, eth1, ..."),
 )
 _ON_PARENT = (("nictype", STRING), ("parent", _INTERFACE))
 _ON_NETWORK = (("network", STRING), ("maas.subnet.ipv4", STRING), ("maas.subnet.ipv6", STRING))
 _PAIR = (
-    ("host_name", _INTERFACE, "made up"),
+    ("host_name", _NAME, "made up"),
     ("limits.egress", RATE),
     ("limits.ingress", RATE),
     ("limits.max", RATE),

@@ -64,6 +64,7 @@ def test_good_devices(given: dict[str, str]) -> None:
         ({**NIC, "name": "x" * 16}, 'Invalid value for device option "name": Network interface '
                                     "is too long (maximum 15 characters)"),
         ({**NIC, "name": "a/b"}, 'Invalid value for device option "name"'),
+        ({**NIC, "host_name": 'a";b'}, 'Invalid value for device option "host_name"'),
         ({**NIC, "ipv4.address": "x"}, 'Invalid value for device option "ipv4.address": Not an'),
         ({**NIC, "foo": "x"}, 'Invalid device option "foo"'),
         ({"type": "nic", "nictype": "p2p", "parent": "x"}, 'Invalid device option "parent"'),
@@ -253,3 +254,5 @@ def test_names_inside_stay_when_a_device_is_added() -> None:
     both = plans.volatile_config(first, {"a": NIC, "b": NIC}, hwaddr)
     assert both["volatile.b.name"] == "eth0"
     assert both["volatile.a.name"] == "eth1"
+    odd = plans.volatile_config({**first, "volatile.b.name": "x\ny"}, {"b": NIC}, hwaddr)
+    assert odd["volatile.b.name"] == "eth0"
