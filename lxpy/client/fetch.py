@@ -22,7 +22,7 @@ class Unreachable(Failed):
     """A server that does not answer, or not now."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"Cannot fetch {url}: {reason}")
+        super().__init__(f"Cannot fetch {shown(url)}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Download:
     headers: dict[str, str]
     size: int
     chunks: AsyncIterator[bytes]
+
+
+def shown(url: str) -> str:
+    """Return a URL as errors may show it: its query may hold a secret."""
+    return url.partition("?")[0]
 
 
 #: an answer whose status may be anything
@@ -55,7 +60,7 @@ class Fetcher:
             async for chunk in download.chunks:
                 data += chunk
                 if len(data) > max_bytes:
-                    raise Failed(f"Cannot fetch {url}: it is larger than {max_bytes} bytes")
+                    raise Failed(f"Cannot fetch {shown(url)}: it is larger than {max_bytes} bytes")
         return bytes(data)
 
     async def head(self, url: str) -> dict[str, str]:
@@ -100,10 +105,10 @@ class Fetcher:
         except TimeoutError as error:
             raise Unreachable(url, "no answer in time") from error
         except aiohttp.InvalidURL as error:
-            raise Failed(f"Cannot fetch {url}: it is no URL") from error
+            raise Failed(f"Cannot fetch {shown(url)}: it is no URL") from error
         except aiohttp.ServerFingerprintMismatch as error:
             reason = "its certificate is another than the one that was given"
-            raise Failed(f"Cannot trust {url}: {reason}") from error
+            raise Failed(f"Cannot trust {shown(url)}: {reason}") from error
         except aiohttp.ClientError as error:
             raise Unreachable(url, str(error) or type(error).__name__) from error
 
@@ -121,7 +126,7 @@ class Parts:
         try:
             part = await self._reader.next()
             if not isinstance(part, aiohttp.BodyPartReader) or part.name != name:
-                raise Failed(f'Cannot fetch {self._url}: its next part is not "{name}"')
+                raise Failed(f'Cannot fetch {shown(self._url)}: its next part is not "{name}"')
             while chunk := await part.read_chunk(_CHUNK):
                 self._count(len(chunk))
                 yield chunk
@@ -146,10 +151,10 @@ def _check(url: str, status: int, reason: str) -> None:
     if status == 200:
         return
     if status == 404:
-        raise NotFound(f"Cannot fetch {url}: the server has no such file")
+        raise NotFound(f"Cannot fetch {shown(url)}: the server has no such file")
     if status >= 500 or status == 429:
         raise Unreachable(url, f"the server says {status} {reason}")
-    raise Failed(f"Cannot fetch {url}: the server says {status} {reason}")
+    raise Failed(f"Cannot fetch {shown(url)}: the server says {status} {reason}")
 
 
 async def _chunks(

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, field
 
 import lxpy
-from lxpy.client.fetch import Fetcher, Parts, Reply
+from lxpy.client.fetch import Fetcher, Parts, Reply, shown
 from lxpy.errors import BadRequest, Failed, NotFound
 from lxpy.images.progress import Meter, Progress
 from lxpy.images.store import ImageStore, Stored
@@ -147,7 +147,7 @@ class LxdServer:
                 msgspec.json.decode(data, type=_Envelope).metadata, type=kind
             )
         except msgspec.DecodeError as error:
-            raise Failed(f"{reply.url} does not answer as LXD does: {error}") from error
+            raise Failed(f"{shown(str(reply.url))} does not answer as LXD does: {error}") from error
 
     async def _require(self, reply: Reply) -> None:
         if reply.status < 300:
@@ -182,7 +182,7 @@ async def _read(reply: Reply) -> bytes:
     async for chunk in reply.content.iter_chunked(_CHUNK):
         data += chunk
         if len(data) > _REPLY_BYTES:
-            raise Failed(f"{reply.url} answers with more than {_REPLY_BYTES} bytes")
+            raise Failed(f"{shown(str(reply.url))} answers with more than {_REPLY_BYTES} bytes")
     return bytes(data)
 
 
