@@ -145,7 +145,7 @@ def test_forwards_outlive_the_daemon(daemon: Daemon, network: str) -> None:
     daemon.kill()
     subprocess.run(["nft", "delete", "table", "inet", f"lxpy_{network}"], check=True)
     daemon.start()
-    assert f"inet lxpy_{network}" in nft_tables()
+    processes.wait_until(lambda: f"inet lxpy_{network}" in nft_tables(), 10, "its table")
     assert here("nft", "list", "table", "inet", f"lxpy_{network}") == rules
 
 
