@@ -26,6 +26,7 @@ from lxpy.instances.devices import disk
 from lxpy.instances.devices.disk import VolumeSource
 from lxpy.instances.devices.unix import HostNode
 from lxpy.programs import run
+from lxpy.services.blockmounts import BlockMounts, is_block
 from lxpy.services.locks import Locks
 from lxpy.services.storage import Pools
 from lxpy.services.volume_places import Place, custom, place_of, stored
@@ -64,6 +65,7 @@ class Disks:
         self._locks = locks
         self._mounts = mounts
         self._held: dict[str, dict[_Key, _Held]] = {}
+        self._blocks = BlockMounts(mounts.with_name(f"{mounts.name}-blocks"))
 
     async def hold(
         self, holder: str, project: str, devices: Mapping[str, Options]
@@ -77,6 +79,11 @@ class Disks:
         for name, given in devices.items():
             named = disk.volume(given)
             if named is None:
+                source = disk.host_source(given)
+                is_device = await in_thread(is_block, source) if source else False
+                if is_device:
+                    path = await self._blocks.hold(holder, name, source)
+                    found[name] = VolumeSource(str(path), shift=False)
                 continue
             place = custom(*named, project)
             async with self._locks.hold(*place.key):
@@ -96,11 +103,13 @@ class Disks:
                 await self._let_go(holder, key)
             elif held.writes:
                 held.writes = not all(map(disk.is_readonly, shown[key]))
+        await self._blocks.settle(holder, map(disk.host_source, devices.values()))
 
     async def release(self, holder: str) -> None:
         """Let go of all of them."""
         for key in list(self._held.get(holder, ())):
             await self._let_go(holder, key)
+        await self._blocks.settle(holder, ())
 
     async def check(self, project: str, devices: Mapping[str, Options]) -> None:
         """Raise when a disk shows a volume that does not exist, or not as its content can be.
@@ -141,6 +150,7 @@ class Disks:
             except (LxpyError, OSError) as error:
                 _log.warning("device of a volume stays", volume=row.name, error=str(error))
         await in_thread(_remove_empty, self._mounts)
+        await self._blocks.sweep()
 
     async def _sweep(self, place: Place, volume: Volume, mounted: list[str]) -> None:
         pool = await self._pools.pool(place.pool)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,41 @@ def test_what_is_refused(daemon: Daemon, launch: Launch, key: str, value: str) -
     name = launch(start=False)
     with pytest.raises(ApiError, match=key):
         daemon.api.patch(f"/1.0/instances/{name}", {"config": {key: value}})
+
+
+@pytest.fixture
+def formatted(work_directory: Path) -> Iterator[str]:
+    """A block device with a file system."""
+    image = work_directory / "disk.img"
+    image.write_bytes(b"")
+    os.truncate(image, 16 * _MIB)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    done = subprocess.run(
+        ["losetup", "--show", "-f", image], check=True, capture_output=True, text=True
+    )
+    yield done.stdout.strip()
+    subprocess.run(["losetup", "-d", done.stdout.strip()], check=True)
+    image.unlink()
+
+
+def test_a_block_device_of_the_host(daemon: Daemon, launch: Launch, formatted: str) -> None:
+    """Its file system is shown, to several, and unmounted with the last."""
+    disk = {"type": "disk", "source": formatted, "path": "/mnt/b", "shift": "true"}
+    one, two = launch(devices={"b": disk}), launch()
+    daemon.exec(one, "sh", "-c", "echo here >/mnt/b/file")
+    daemon.api.patch(f"/1.0/instances/{two}", {"devices": {"b": {**disk, "readonly": "true"}}})
+    assert daemon.out(two, "cat", "/mnt/b/file") == "here"
+    assert daemon.exec(two, "touch", "/mnt/b/x", check=False).returncode != 0
+    daemon.restart()
+    assert daemon.out(one, "cat", "/mnt/b/file") == "here"
+    daemon.lxpy("config", "device", "remove", one, "b")
+    assert daemon.exec(one, "test", "-e", "/mnt/b/file", check=False).returncode != 0
+    daemon.lxpy("stop", two, "--force")
+    assert formatted not in Path("/proc/mounts").read_text()
+
+
+def test_a_block_device_without_a_file_system(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    device = {"type": "disk", "source": "/dev/loop-control", "path": "/mnt/b"}
+    with pytest.raises(ApiError, match="is a character device: add it as a unix-char device"):
+        daemon.api.patch(f"/1.0/instances/{name}", {"devices": {"b": device}})

@@ -6,6 +6,7 @@ import array
 import os
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -202,6 +203,45 @@ def test_out_of_the_instance(daemon: Daemon, launch: Launch, tmp_path: Path) -> 
                 assert client.recv(100) == b"HELLO"
         daemon.lxpy("config", "device", "remove", name, "a")
         assert not os.path.exists(f"/proc/{pid}/root/tmp/in.sock")
+
+
+def test_who_connects(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:
+    """On the host who was asked for, without root's rights; in the instance its root."""
+    tmp_path.chmod(0o711)
+    tmp_path.parent.chmod(0o711)
+    tmp_path.parent.parent.chmod(0o711)
+    path = tmp_path / "host.sock"
+    name = launch()
+    pid = daemon.init_pid(name)
+    ids = {"security.uid": "1234", "security.gid": "4321"}
+    with socket.socket(socket.AF_UNIX) as host, in_guest(pid, socket.AF_UNIX, 1) as guest:
+        host.bind(str(path))
+        path.chmod(0o666)
+        guest.bind("\0in")
+        for each in (host, guest):
+            each.settimeout(_PATIENCE_S)
+            each.listen()
+        out = proxy("unix:@out", f"unix:{path}", bind="instance", **ids)["px"]
+        into = proxy(f"unix:{tmp_path}/in.sock", "unix:@in")["px"]
+        add(daemon, name, {"out": out, "in": into})
+        with in_guest(pid, socket.AF_UNIX, 1) as client:
+            client.connect("\0out")
+            assert _credentials(host) == (1234, 4321)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/in.sock")
+            root = os.stat(f"/proc/{pid}/root").st_uid
+            assert root > 0 and _credentials(guest) == (root, root)
+        path.chmod(0o600)
+        with in_guest(pid, socket.AF_UNIX, 1) as client:
+            client.connect("\0out")
+            assert client.recv(1) == b""  # it may not
+
+
+def _credentials(listener: socket.socket) -> tuple[int, int]:
+    """Who is at the other end of the next connection."""
+    with listener.accept()[0] as peer:
+        found = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return found[1], found[2]
 
 
 def test_links_in_the_guest_lead_nowhere(daemon: Daemon, launch: Launch, tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def volume(given: Options) -> tuple[str, str] | None:
     return None
 
 
+def host_source(given: Options) -> str:
+    """Return the path of the host that a disk shows; "" for any other device."""
+    if given.get("type") == "disk" and not given.get("pool"):
+        return given.get("source", "")
+    return ""
+
+
 def is_readonly(given: Options) -> bool:
     """Whether an instance may not write to a disk."""
     return is_true(given.get("readonly")) or "ro" in _raw_options(given)
