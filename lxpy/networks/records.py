@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 from lxpy.kernel import mounts
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 @dataclass(slots=True)
 class Record:
@@ -28,7 +30,7 @@ class Record:
     `index` is its number inside, 0 until it is there. What a moved interface had on the host is in
     `hwaddr`, `mtu` and `up`. `vlan` is an interface that we made for it; `proxies` are addresses
     that the host answers for on `parent`; `routes` are (subnet, table) that lead to the host
-    itself; `filtered` tells of rules for `link`.
+    itself; `filtered` tells of rules for `link`. Of another `boot` of the host nothing is left.
     """
 
     instance: str
@@ -46,6 +48,7 @@ class Record:
     filtered: bool = False
     proxies: list[str] = field(default_factory=list)
     routes: list[tuple[str, int]] = field(default_factory=list)
+    boot: str = ""
 
 
 class Records:
@@ -53,10 +56,12 @@ class Records:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._boot = _BOOT_ID.read_text().strip()
 
     def write(self, record: Record) -> None:
         """Note a nic, or what is new of it, such that it is on the disk. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        record.boot = self._boot
         path = self._path(record, "json")
         temporary = path.with_suffix(".new")
         with temporary.open("w") as file:
@@ -66,10 +71,14 @@ class Records:
         temporary.rename(path)
 
     def all(self) -> Iterator[Record]:
-        """Yield every record; one that cannot be read is none."""
+        """Yield every record of this boot, and remove others; one that cannot be read is none."""
         for path in sorted(self._directory.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                yield Record(**json.loads(path.read_text()))
+                record = Record(**json.loads(path.read_text()))
+                if record.boot == self._boot:
+                    yield record
+                else:
+                    self.remove(record)
 
     def pin(self, record: Record, pid: int) -> None:
         """Hold the network namespace of a process. Raises OSError."""

@@ -20,6 +20,10 @@ def test_records(tmp_path: Path) -> None:
     assert records.pinned(one) is None
     (tmp_path / "nics/broken:eth0.json").write_text("{")
     assert len(list(records.all())) == 1
+    path = tmp_path / "nics/p1_c1:eth%2F1.json"
+    path.write_text(path.read_text().replace(one.boot, "another"))
+    assert not list(records.all()) and not path.exists(), "the host was started anew"
+    records.write(one)
     records.remove(one)
     records.remove(one)
     assert not list(records.all())
