@@ -180,10 +180,14 @@ class Links:
         await self._netlink.set_link(
             name, new_name=record.link, mtu=record.mtu, address=record.hwaddr
         )
-        if record.function is not None:
-            await self._netlink.set_function(record.parent, record.function)
         if record.up:
             await self._netlink.set_link(record.link, up=True)
+        if record.function is not None:
+            try:
+                await self._netlink.set_function(record.parent, record.function)
+            except LxpyError as error:  # not every driver takes an address back
+                _log.warning("virtual function keeps its settings", parent=record.parent,
+                             number=record.function, error=str(error))  # fmt: skip
 
     def _returned(self, record: Record) -> str:
         """Return the name of an interface that the kernel brought back, or that never left."""

@@ -137,10 +137,12 @@ def test_rules_of_others_stay(
     assert here("nft", "list", "table", "inet", "ltfw") == before
 
 
-def test_forwards_outlive_the_daemon(daemon: Daemon, network: str) -> None:
+def test_rules_outlive_the_daemon(daemon: Daemon, network: str, acl: str) -> None:
     path = f"/1.0/networks/{network}/forwards"
     daemon.api.post(path, {"listen_address": LISTEN, "config": {"target_address": GUEST}})
+    daemon.api.patch(f"/1.0/networks/{network}", {"config": {"security.acls": acl}})
     rules = here("nft", "list", "table", "inet", f"lxpy_{network}")
+    assert "jump acls" in rules
     assert f"dnat ip to {GUEST}" in rules
     daemon.kill()
     subprocess.run(["nft", "delete", "table", "inet", f"lxpy_{network}"], check=True)
