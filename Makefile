@@ -11,7 +11,7 @@ export PREFIX BINDIR PYTHON
 bin    := $(PREFIX)/bin
 pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
 
-.PHONY: help install demo check format test test-unit test-system test-conformance conformance test-vm bench bench-storage checkpoint-matrix uninstall clean develop
+.PHONY: help install demo check format test test-unit test-system test-conformance conformance fuzz test-vm bench bench-storage checkpoint-matrix uninstall clean develop
 
 help:
 	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check       format, lint, types, import rules, unit tests'
 	@echo 'make test        check, then the system and conformance tests (root)'
 	@echo 'make conformance all suites of clients made for LXD'
+	@echo 'make fuzz        20000 requests made of the API description'
 	@echo 'make bench       lxpy beside LXD on this machine'
 	@echo 'make bench-storage  its storage beside LXD and Incus'
 	@echo 'make checkpoint-matrix  what can be saved with its memory; writes docs/checkpoint-support.md'
@@ -57,6 +58,9 @@ test-conformance: develop
 
 conformance: develop
 	LXPY_CONFORMANCE=all $(pytest) tests/conformance
+
+fuzz: develop
+	$(pytest) -s tests/fuzz
 
 test-vm: develop
 	@[ -n '$(VM_RUN)' ] || { echo 'make test-vm VM_RUN=PROGRAM: see tests/vm/run.sh' >&2; exit 2; }

@@ -102,7 +102,7 @@ def _public(
 def _operation(
     path: str, method: str, summary: str, facts: Facts, schemas: Mapping[str, Json]
 ) -> Json:
-    words = [word for word in re.split(r"\W+", path.removeprefix("/1.0")) if word]
+    words = [word for word in re.split(r"\W+", path.removeprefix("/1.0/")) if word]
     described: Json = {
         "operationId": "_".join([method.lower(), *(words or ["api"])]),
         "tags": [words[0] if words else "server"],
