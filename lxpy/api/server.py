@@ -99,12 +99,3 @@ class Cluster(Struct, kw_only=True):
     server_name: str = ""
     enabled: bool = False
     member_config: list[dict[str, str]] = field(default_factory=list)
-
-
-class Project(Struct, kw_only=True):
-    """A project; `used_by` are URLs of all that is in it."""
-
-    config: Config
-    description: str
-    name: str
-    used_by: list[str]

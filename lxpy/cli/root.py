@@ -38,6 +38,7 @@ VERBS = {
     "operation": "lxpy.cli.operation:operation",
     "pause": "lxpy.cli.power:pause",
     "profile": "lxpy.cli.profile:profile",
+    "project": "lxpy.cli.project:project",
     "publish": "lxpy.cli.publish:publish",
     "query": "lxpy.cli.query:query",
     "recover": "lxpy.cli.recover:recover",

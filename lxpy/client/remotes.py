@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from lxpy.client import configfile
 from lxpy.client.client import Client
 from lxpy.errors import BadRequest, NotFound, NotSupported
 
@@ -31,14 +32,6 @@ def socket_path() -> str:
         if path := os.environ.get(directory):
             return os.path.join(path, "unix.socket")
     return f"{DEFAULT_DIRECTORY}/unix.socket"
-
-
-def config_directory() -> str:
-    """Return where the user's config.yml is: LXPY_CONF, or ~/.config/lxpy."""
-    if path := os.environ.get("LXPY_CONF"):
-        return path
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return os.path.join(base, "lxpy")
 
 
 class Remote:
@@ -83,22 +76,16 @@ class Remotes:
     @classmethod
     def load(cls) -> Remotes:
         """Read config.yml, where there is one. Raises BadRequest when it can't be understood."""
-        path = os.path.join(config_directory(), "config.yml")
-        try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
+        text = configfile.text()
+        if not text:
             return cls(LOCAL, {})
-        import yaml  # 12 ms, and most users have no such file
-
+        data = configfile.parse(text)
         try:
-            data = yaml.safe_load(text) or {}
-            found = {
-                name: _remote(name, each) for name, each in (data.get("remotes") or {}).items()
-            }
+            entries = (data.get("remotes") or {}).items()
+            found = {name: _remote(name, each) for name, each in entries}
             return cls(data.get("default-remote") or LOCAL, found)
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-            raise BadRequest(f"{path} is not a list of remotes: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise BadRequest(f"{configfile.path()} is not a list of remotes: {error}") from error
 
     def parse(self, text: str) -> tuple[Remote, str]:
         """Split "remote:rest" or "rest". Raises NotFound when there is no such remote."""
@@ -117,3 +104,10 @@ class Remotes:
 
 def _remote(name: str, entry: dict[str, Any]) -> Remote:
     return Remote(name, entry["addr"], entry.get("protocol") or "lxd", entry.get("project") or "")
+
+
+def set_project(remote: str, project: str) -> None:
+    """Have a project be a remote's from now on. Raises BadRequest."""
+    entries = dict(configfile.parse(configfile.text()).get("remotes") or {})
+    entries[remote] = {"addr": "unix://", **(entries.get(remote) or {}), "project": project}
+    configfile.change(remotes=entries)

@@ -44,11 +44,13 @@ from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.projects import Projects
 from lxpy.services.proxies import Proxies
 from lxpy.services.quiet import Pause
 from lxpy.services.records import Records
 from lxpy.services.restoring import Restoring
 from lxpy.services.schedule import Schedule
+from lxpy.services.scopes import Scopes
 from lxpy.services.server import Server
 from lxpy.services.servercert import ServerCertificate
 from lxpy.services.settings import Settings
@@ -106,7 +108,8 @@ class Application:
         self.journal = journal = Journal(self.db)
         self.settings = Settings(self.db)
         self.proxies = Proxies(self.settings)
-        self.store = store = InstanceStore(self.db)
+        self.scopes = scopes = Scopes(self.db)
+        self.store = store = InstanceStore(self.db, scopes)
         self.lxcfs = Lxcfs(directories.lxcfs)
         self.runtime = runtime = Runtime(
             directories.run, cgroup=directories.cgroup, log_dir=directories.all_logs
@@ -114,12 +117,14 @@ class Application:
         self.pools = pools = Pools(self.db, directories.pools, store, locks, lifecycle)
         self.records = Records(directories.database, directories.records, pools)
         self.db.on_commit, pools.deleting = self.records.committed, self.records.without
-        self.profiles = Profiles(self.db, lifecycle)
+        self.profiles = Profiles(self.db, scopes, lifecycle)
+        self.projects = Projects(self.db, scopes, store, registry, lifecycle)
+        self.profiles.allowed = self.projects.check_instances
         self.networks = Networks(
             self.db, directories.networks, directories.cgroup, store, locks, lifecycle
         )
         self.images = self._images()
-        self.disks = Disks(self.db, pools, locks, directories.mounts)
+        self.disks = Disks(self.db, scopes, pools, locks, directories.mounts)
         self.starter = Starter(
             directories, store, locks, pools, self.disks, self.networks, self.host
         )
@@ -137,7 +142,8 @@ class Application:
         self.snapshot_files = SnapshotFiles(store, journal, pools, self.checkpoints)
         self.snapshots = Snapshots(
             store=store, locks=locks, files=self.snapshot_files, checkpoints=self.checkpoints,
-            pools=pools, power=self.power, runtime=runtime, views=self.views, registry=registry,
+            pools=pools, power=self.power, runtime=runtime, views=self.views,
+            projects=self.projects, registry=registry,
             lifecycle=lifecycle,
         )  # fmt: skip
         self.minutely = Minutely()
@@ -159,7 +165,7 @@ class Application:
         self.staging = Staging(directories.transfers, pools.storage)
         shelf = Shelf(self.db, BackupFiles(directories.backups))
         self.backups = Backups(
-            self.db, shelf, store, locks, self.exports, registry,
+            self.db, shelf, self.projects, store, locks, self.exports, registry,
             lifecycle,
         )  # fmt: skip
         self.views.backups = self.backups.of
@@ -198,16 +204,17 @@ class Application:
             self.directories.images, max_bytes=_MAX_IMAGE_BYTES, max_files=_MAX_IMAGE_FILES
         )
         return Images(
-            self.db, store, self.pools.storage, self.settings, self.registry, self.lifecycle,
-            self.directories.cache,
+            self.db, self.scopes, store, self.pools.storage, self.settings, self.registry,
+            self.lifecycle, self.directories.cache,
         )  # fmt: skip
 
     def _volumes(self, shelf: Shelf) -> storage.Services:
         pause = partial(Pause, self.runtime, self.power)
-        users = VolumeUsers(self.pools, self.store, self.locks, pause)
+        users = VolumeUsers(self.scopes, self.pools, self.store, self.locks, pause)
         volumes = Volumes(
-            db=self.db, pools=self.pools, store=self.store, locks=self.locks,
-            files=self.volume_files, users=users, disks=self.disks, lifecycle=self.lifecycle,
+            db=self.db, projects=self.projects, pools=self.pools, store=self.store,
+            locks=self.locks, files=self.volume_files, users=users, disks=self.disks,
+            lifecycle=self.lifecycle,
         )  # fmt: skip
         exports = VolumeExports(
             self.db, self.pools, self.journal, users, self.disks, self.exports.packer
@@ -222,7 +229,8 @@ class Application:
                 lifecycle=self.lifecycle,
             ),
             copies=VolumeCopies(
-                db=self.db, pools=self.pools, journal=self.journal, files=self.volume_files,
+                db=self.db, scopes=self.scopes, pools=self.pools,
+                journal=self.journal, files=self.volume_files,
                 users=users, disks=self.disks, volumes=volumes, registry=self.registry,
                 lifecycle=self.lifecycle,
             ),
@@ -242,7 +250,8 @@ class Application:
     def _updates(self) -> Updates:
         live = Live(self.runtime, self.power, self.starter, self.networks)
         return Updates(
-            store=self.store, locks=self.locks, profiles=self.profiles, pools=self.pools,
+            store=self.store, locks=self.locks, profiles=self.profiles,
+            projects=self.projects, pools=self.pools,
             networks=self.networks, power=self.power, starter=self.starter, live=live,
             restoring=self.restoring, registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
@@ -272,6 +281,7 @@ class Application:
             await self._make_defaults()
         await self.pools.start()
         await self.images.start(complete=complete)
+        await self.scopes.load()
         await self.store.load()
         if complete:
             await self.startup.recover()

@@ -16,11 +16,14 @@ from lxpy.errors import BadRequest, Forbidden, PreconditionFailed
 from lxpy.events.lifecycle import url
 from lxpy.operations.registry import Operation
 from lxpy.services import access
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.units import is_true
 
 T = TypeVar("T")
 
 _BODY_BYTES = 16 << 20
+#: where a request has the projects that there are
+SCOPES = "scopes"
 _encode = msgspec.json.Encoder().encode
 _etag_encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -53,6 +56,17 @@ def project(request: web.Request) -> str:
     found = request.query.get("project") or "default"
     access.check(found)
     return found
+
+
+def owner(request: web.Request, feature: Feature) -> str:
+    """Return the project whose images, profiles ... count in the request's. Raises Forbidden."""
+    scopes: Scopes = request[SCOPES]
+    return scopes.owner(feature, project(request))
+
+
+def owner_or_all(request: web.Request, feature: Feature) -> str | None:
+    """Return as `owner`, None for all projects. Raises BadRequest, Forbidden."""
+    return None if project_or_all(request) is None else owner(request, feature)
 
 
 def project_or_all(request: web.Request) -> str | None:
@@ -174,7 +188,8 @@ def _json(reply: envelope.Reply, status: int, headers: dict[str, str]) -> web.Re
 
 
 __all__ = [
-    "accepted", "body", "check_match", "chosen", "created", "empty",
-    "etag", "failed", "integer", "listing", "project", "project_or_all", "recursion", "segment",
+    "SCOPES", "accepted", "body", "check_match", "chosen", "created", "empty",
+    "etag", "failed", "integer", "listing", "owner", "owner_or_all", "project",
+    "project_or_all", "recursion", "segment",
     "sync",
 ]  # fmt: skip

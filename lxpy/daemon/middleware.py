@@ -11,16 +11,19 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from lxpy.daemon import auth
-from lxpy.daemon.http import failed
+from lxpy.daemon.http import SCOPES, failed
 from lxpy.errors import LxpyError
 from lxpy.events.lifecycle import requestor
 from lxpy.services import access
+from lxpy.services.scopes import Scopes
 from lxpy.services.trust import Trust
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = structlog.get_logger()
 
+#: where LXD's answer is an empty list, or does not depend on the project
+_ANYWHERE = re.compile(r"/|/1\.0(/(instances|containers|virtual-machines|events|operations.*))?")
 _READING = ("GET", "HEAD", "OPTIONS")
 #: what changes nothing in the database: recovery itself, and the use of what runs
 _HARMLESS = re.compile(r"/internal/.*|/1\.0/operations/.*|/1\.0/\w+/[^/]+/(exec|console|files)")
@@ -66,6 +69,20 @@ def identity(trust: Trust) -> Middleware:
             access.projects.reset(confined)
 
     return identified
+
+
+def projects(scopes: Scopes) -> Middleware:
+    """Return what refuses requests about a project that does not exist, but for plain lists."""
+
+    @web.middleware
+    async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[SCOPES] = scopes
+        name = request.query.get("project")
+        if name and not scopes.has(name) and not _ANYWHERE.fullmatch(request.path):
+            return failed(404, "Project not found")
+        return await handler(request)
+
+    return known
 
 
 def guard(reason: Callable[[], str], leaving: Callable[[], bool]) -> Middleware:

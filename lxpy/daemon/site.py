@@ -23,6 +23,7 @@ from lxpy.daemon.routes import (
     networks,
     operations,
     profiles,
+    projects,
     recover,
     server,
     sftp,
@@ -61,6 +62,7 @@ def build(app: Application) -> web.Application:
         middlewares=[
             middleware.errors,
             middleware.identity(app.trust),
+            middleware.projects(app.scopes),
             middleware.guard(lambda: app.care.reason, lambda: app.again),
         ],
         client_max_size=_MAX_BODY_BYTES,
@@ -88,6 +90,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield storage.routes(app.pools, app.volumes)
     yield profiles.routes(app.profiles)
     yield server.routes(app.server)
+    yield projects.routes(app.projects)
     yield certificates.routes(app.trust)
     yield operations.routes(app.registry, app.lifecycle)
     yield events.routes(app.bus)
@@ -139,6 +142,7 @@ def _creation(app: Application) -> Creation:
     )  # fmt: skip
     return Creation(
         store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
+        projects=app.projects,
         images=app.images, pools=app.pools, networks=app.networks, starter=app.starter,
         power=app.power, copies=copies, registry=app.registry, lifecycle=app.lifecycle,
         twins=Twins(app.store, app.checkpoints, app.power, app.runtime),

@@ -22,17 +22,16 @@ async def all_of(session: AsyncSession, project: str) -> Sequence[ProfileRow]:
     return (await session.execute(query)).scalars().all()
 
 
-async def users(session: AsyncSession, project: str) -> dict[int, list[str]]:
-    """Return the names of the project's instances that use each profile, by the profile's id."""
+async def users(session: AsyncSession) -> dict[int, list[tuple[str, str]]]:
+    """Return project and name of the instances that use each profile, by the profile's id."""
     query = (
-        select(InstanceProfileRow.profile_id, InstanceRow.name)
+        select(InstanceProfileRow.profile_id, InstanceRow.project, InstanceRow.name)
         .join(InstanceRow, InstanceRow.id == InstanceProfileRow.instance_id)
-        .where(InstanceRow.project == project)
-        .order_by(InstanceRow.name)
+        .order_by(InstanceRow.project, InstanceRow.name)
     )
-    found: dict[int, list[str]] = {}
-    for profile_id, name in await session.execute(query):
-        found.setdefault(profile_id, []).append(name)
+    found: dict[int, list[tuple[str, str]]] = {}
+    for profile_id, project, name in await session.execute(query):
+        found.setdefault(profile_id, []).append((project, name))
     return found
 
 

@@ -26,6 +26,7 @@ from lxpy.operations.registry import Operation, Registry
 from lxpy.services import targets
 from lxpy.services.exports import KEPT_COMPRESSION, Exports, Wish, refuse_optimized
 from lxpy.services.locks import Locks
+from lxpy.services.projects import Projects
 from lxpy.services.shelf import Shelf
 from lxpy.services.store import InstanceStore
 from lxpy.services.targets import place_of
@@ -40,6 +41,7 @@ class Backups:
         self,
         db: Database,
         shelf: Shelf,
+        projects: Projects,
         store: InstanceStore,
         locks: Locks,
         exports: Exports,
@@ -48,6 +50,7 @@ class Backups:
     ) -> None:
         self._db = db
         self._shelf = shelf
+        self._projects = projects
         self._store = store
         self._locks = locks
         self._exports = exports
@@ -112,6 +115,7 @@ class Backups:
         """Start making a backup. Raises NotFound, BadRequest, Conflict, NotSupported."""
         refuse_optimized(wish.optimized_storage)
         owner = _owner(self._store.get(project, name))
+        self._projects.check_feature(project, "backups")
         alone = wish.instance_only or wish.container_only
         packer = await self._exports.packer(wish.compression_algorithm, KEPT_COMPRESSION)
         how = Wish(packer, alone, wish.since)

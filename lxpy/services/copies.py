@@ -16,6 +16,7 @@ from lxpy.instances import keys
 from lxpy.instances.model import Instance, Snapshot, root_device, snapshot_of
 from lxpy.operations.registry import Operation
 from lxpy.runtime.container import Runtime
+from lxpy.services import access
 from lxpy.services.images import Images
 from lxpy.services.journal import Journal
 from lxpy.services.power import Power
@@ -79,6 +80,7 @@ class Copies:
         name, _, snapshot = wish.source.partition("/")
         if not name:
             raise BadRequest("Must specify a source instance")
+        access.check(wish.project or project)
         instance = self._store.get(wish.project or project, name)
         if not snapshot:
             alone = wish.instance_only or wish.container_only

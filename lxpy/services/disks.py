@@ -28,6 +28,7 @@ from lxpy.instances.devices.unix import HostNode
 from lxpy.programs import run
 from lxpy.services.blockmounts import BlockMounts, is_block
 from lxpy.services.locks import Locks
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.volume_places import Place, custom, place_of, stored
 from lxpy.storage import ContentType, Plain, Pool, Volume, loops
@@ -59,8 +60,11 @@ class Disks:
     `holder` is always the name by which a running instance holds volumes; its lock is held.
     """
 
-    def __init__(self, db: Database, pools: Pools, locks: Locks, mounts: Path) -> None:
+    def __init__(
+        self, db: Database, scopes: Scopes, pools: Pools, locks: Locks, mounts: Path
+    ) -> None:
         self._db = db
+        self._scopes = scopes
         self._pools = pools
         self._locks = locks
         self._mounts = mounts
@@ -85,19 +89,22 @@ class Disks:
                     path = await self._blocks.hold(holder, name, source)
                     found[name] = VolumeSource(str(path), shift=False)
                 continue
-            place = custom(*named, project)
+            place = self._place(named, project)
             async with self._locks.hold(*place.key):
                 row = await self._row(place)
                 if row is not None:
                     found[name] = await self._take(holder, name, given, row)
         return found
 
+    def _place(self, named: tuple[str, str], project: str) -> Place:
+        return custom(*named, self._scopes.owner(Feature.VOLUMES, project))
+
     async def settle(self, holder: str, project: str, devices: Mapping[str, Options]) -> None:
         """Let go of the volumes that none of the devices shows any more."""
         shown: dict[_Key, list[Options]] = {}
         for given in devices.values():
             if (named := disk.volume(given)) is not None:
-                shown.setdefault(custom(*named, project).key, []).append(given)
+                shown.setdefault(self._place(named, project).key, []).append(given)
         for key, held in list(self._held.get(holder, {}).items()):
             if key not in shown:
                 await self._let_go(holder, key)
@@ -120,7 +127,7 @@ class Disks:
             named = disk.volume(given)
             if named is None:
                 continue
-            row = await self._row(custom(*named, project))
+            row = await self._row(self._place(named, project))
             if row is not None:
                 disk.check_content(name, given, row.content_type)
             elif not disk.may_be_missing(given):

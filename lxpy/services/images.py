@@ -42,6 +42,7 @@ from lxpy.services.image_rows import (
 from lxpy.services.image_sources import Fetched, ImageSources, Origin
 from lxpy.services.image_tokens import ImageTokens
 from lxpy.services.image_upkeep import CACHED, ImageUpkeep
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.settings import Settings
 from lxpy.storage import Pool, StoragePools
 from lxpy.units import is_true
@@ -73,6 +74,7 @@ class Images:
     def __init__(
         self,
         db: Database,
+        scopes: Scopes,
         store: ImageStore,
         storage: StoragePools,
         settings: Settings,
@@ -86,6 +88,7 @@ class Images:
         self.sources = ImageSources(store, settings, cache, self._records.keeping)
         self.upkeep = ImageUpkeep(self._records, self.sources, settings, registry, self._fetch)
         self._db = db
+        self._scopes = scopes
         self._store = store
         self._storage = storage
         self._settings = settings
@@ -254,7 +257,7 @@ class Images:
 
     async def check(self, project: str, wish: api.ImagesPost) -> None:
         """Raise Conflict for an alias that is taken, BadRequest for one that cannot be."""
-        await self._records.check(project, _new(wish))
+        await self._records.check(self._owner(project), _new(wish))
 
     async def keep(
         self, project: str, chunks: Chunks, found: Metadata, wish: api.ImagesPost
@@ -265,7 +268,11 @@ class Images:
         """
         stored = await self._store.receive_unified(chunks)
         async with self._records.keeping(stored.fingerprint):
-            return shown(await self._records.add(project, stored, found, _new(wish), claim=False))
+            return shown(
+                await self._records.add(
+                    self._owner(project), stored, found, _new(wish), claim=False
+                )
+            )
 
     # For instances
 
@@ -277,7 +284,7 @@ class Images:
         if source.protocol or source.server:
             self.sources.origin(source)
         elif source.alias:
-            await self.aliases.get(project, source.alias)
+            await self.aliases.get(self._owner(project), source.alias)
         elif not source.fingerprint and not source.properties:
             raise BadRequest("Must specify one of alias, fingerprint or properties for init")
 
@@ -295,7 +302,7 @@ class Images:
         """
         while True:
             removals = self._records.removals
-            row = await self._wanted(project, source, operation.progress)
+            row = await self._wanted(self._owner(project), source, operation.progress)
             await used.enter_async_context(self._records.keeping(row.fingerprint))
             if removals == self._records.removals:
                 await self._records.touch(row)
@@ -319,6 +326,9 @@ class Images:
             await self._store.unpack(fingerprint, target, progress)
 
         await self._storage.ensure_image(pool, fingerprint, unpack)
+
+    def _owner(self, project: str) -> str:
+        return self._scopes.owner(Feature.IMAGES, project)
 
     # From server to server
 

@@ -19,7 +19,8 @@ from lxpy.errors import BadRequest, Conflict, Failed, Forbidden, InvalidConfig, 
 from lxpy.events.lifecycle import Lifecycle, url
 from lxpy.instances import devices, keys, names
 from lxpy.instances.expand import expand_config, expand_devices, merge_patch
-from lxpy.instances.model import DEFAULT_PROJECT, Profile, root_device
+from lxpy.instances.model import DEFAULT_PROJECT, Instance, Profile, root_device
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.threads import in_thread
 
 _DEFAULT = "default"
@@ -31,11 +32,14 @@ Change = Callable[[ProfileRow], api.ProfilePut]
 class Profiles:
     """Lists and changes profiles. `on_change` applies one to its users: (project, name)."""
 
-    def __init__(self, db: Database, lifecycle: Lifecycle) -> None:
+    def __init__(self, db: Database, scopes: Scopes, lifecycle: Lifecycle) -> None:
         self._db = db
+        self._scopes = scopes
         self._lifecycle = lifecycle
         self._changing = asyncio.Lock()
         self.on_change: Callable[[str, str], Awaitable[None]] | None = None
+        #: raises when projects do not allow what instances become
+        self.allowed: Callable[[list[Instance]], Awaitable[None]] | None = None
 
     async def ensure_default(self, pool: str, network: str) -> None:
         """Make the built-in profiles when there is no "default" yet: at the first start."""
@@ -50,14 +54,19 @@ class Profiles:
             )
 
     async def profiles(self, project: str, wanted: Sequence[str]) -> list[Profile]:
-        """Return profiles by name, in the order given. Raises NotFound, BadRequest for a double."""
+        """Return profiles by name, in the order given, for an instance of a project.
+
+        Raises NotFound for an unknown project or profile, BadRequest for a double.
+        """
+        self._scopes.get(project)
         for number, name in enumerate(wanted):
             if name in wanted[:number]:
                 raise BadRequest(f'Duplicate profile found in request: "{name}" is given twice')
         if not wanted:
             return []
+        owner = self._scopes.owner(Feature.PROFILES, project)
         async with self._db.read() as session:
-            rows = await queries.named(session, project, wanted)
+            rows = await queries.named(session, owner, wanted)
         missing = next((name for name in wanted if name not in rows), None)
         if missing is not None:
             raise NotFound(f'Requested profile "{missing}" doesn\'t exist')
@@ -67,20 +76,19 @@ class Profiles:
         """Return the project's profiles by name."""
         async with self._db.read() as session:
             rows = await queries.all_of(session, project)
-            users = await queries.users(session, project)
+            users = await queries.users(session)
         return [_object(row, users.get(row.id, [])) for row in rows]
 
     async def get(self, project: str, name: str) -> tuple[api.Profile, object]:
         """Return a profile and its writable part. Raises NotFound."""
         async with self._db.read() as session:
             row = await _find(session, project, name)
-            users = await queries.users(session, project)
+            users = await queries.users(session)
         return _object(row, users.get(row.id, [])), _writable(row)
 
     async def create(self, project: str, wish: api.ProfilesPost) -> None:
         """Make a profile. Raises BadRequest, InvalidConfig, Failed when its name is taken."""
-        if project != DEFAULT_PROJECT:
-            raise NotFound("Project not found")
+        self._scopes.get(project)
         name = names.check_profile_name(wish.name)
         config, given = _checked(wish)
         async with self._changing, self._db.write() as session:
@@ -147,8 +155,11 @@ class Profiles:
             check(_writable(row))
             wish = change(row)
             config, given = _checked(wish)
-            for user in await queries.instances_with(session, row.id):
+            users = await queries.instances_with(session, row.id)
+            for user in users:
                 _check_user(user, row.id, config, given)
+            if self.allowed is not None:
+                await self.allowed([_as_user(each, row.id, config, given) for each in users])
             row.config, row.devices, row.description = config, given, wish.description
         self._tell("profile-updated", project, name)
         if self.on_change is not None:
@@ -186,13 +197,13 @@ def _profile(row: ProfileRow) -> Profile:
     return Profile(row.name, row.config, row.devices, row.description)
 
 
-def _object(row: ProfileRow, users: Sequence[str]) -> api.Profile:
+def _object(row: ProfileRow, users: Sequence[tuple[str, str]]) -> api.Profile:
     return api.Profile(
         config=row.config,
         description=row.description,
         devices=row.devices,
         name=row.name,
-        used_by=[url(f"/1.0/instances/{name}", row.project) for name in users],
+        used_by=[url(f"/1.0/instances/{name}", project) for project, name in users],
     )
 
 
@@ -236,6 +247,22 @@ def _check_user(user: InstanceRow, profile_id: int, config: Config, given: Devic
         raise BadRequest(
             f'Instance "{user.name}" uses this profile and cannot be changed so: {error}'
         ) from error
+
+
+def _as_user(user: InstanceRow, profile_id: int, config: Config, given: Devices) -> Instance:
+    """Return an instance as it becomes with the changed profile."""
+    used = [each.profile for each in user.profiles]
+    return Instance(
+        id=user.id, project=user.project, name=user.name, architecture=user.architecture,
+        config=user.config, devices=user.devices, profiles=tuple(each.name for each in used),
+        created_at=user.created_at,
+        expanded_config=expand_config(
+            [config if each.id == profile_id else each.config for each in used], user.config
+        ),
+        expanded_devices=expand_devices(
+            [given if each.id == profile_id else each.devices for each in used], user.devices
+        ),
+    )  # fmt: skip
 
 
 def _some(found: Sequence[str]) -> str:

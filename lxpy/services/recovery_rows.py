@@ -15,6 +15,7 @@ from lxpy.db import instances as instance_queries
 from lxpy.db import networks as network_queries
 from lxpy.db import pools as pool_queries
 from lxpy.db import profiles as profile_queries
+from lxpy.db import projects as project_queries
 from lxpy.db import settings as setting_queries
 from lxpy.db import volumes as volume_queries
 from lxpy.db.base import now
@@ -169,6 +170,7 @@ async def _insert_instance(
     running: bool,
     moved: bool,
 ) -> None:
+    await project_queries.ensure(session, lost.project)
     row = await instance_queries.find(session, lost.project, lost.name)
     if row is not None:
         profiles = [each.profile.name for each in row.profiles]
@@ -240,6 +242,7 @@ def _bare_snapshot(name: str, row: InstanceRow, profiles: list[str]) -> found.Sn
 
 
 async def _insert_volume(session: AsyncSession, lost: Lost) -> None:
+    await project_queries.ensure(session, lost.project)
     row = await volume_queries.find(session, lost.pool.name, lost.project, lost.name)
     if row is None:
         pool = await pool_queries.find(session, lost.pool.name)

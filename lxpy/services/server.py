@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from urllib.parse import quote
 
 from lxpy.api import resources
 from lxpy.api import server as api
 from lxpy.api.extensions import EXTENSIONS
-from lxpy.db import projects as queries
 from lxpy.db.engine import Database
-from lxpy.db.rows import ProjectRow
-from lxpy.errors import Forbidden, NotFound, NotSupported
-from lxpy.events.lifecycle import Lifecycle, url
+from lxpy.events.lifecycle import Lifecycle
 from lxpy.services import access, environment, hardware
 from lxpy.services.servercert import ServerCertificate
 from lxpy.services.serverkeys import checked, shown
@@ -23,11 +19,6 @@ from lxpy.threads import in_thread
 
 #: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
 Check = Callable[[object], None]
-
-_NO_PROJECTS = (
-    'Projects other than "default" are not in this version of lxpy: run a second daemon with a '
-    "directory of its own (LXPY_DIR) to keep instances apart"
-)
 
 
 class Server:
@@ -108,60 +99,6 @@ class Server:
     async def resources(self) -> resources.Resources:
         """Return the host's hardware."""
         return await in_thread(hardware.read)
-
-    async def projects(self) -> list[api.Project]:
-        """Return all projects by name."""
-        async with self._db.read() as session:
-            rows = await queries.everything(session)
-        return [await self._project(row) for row in rows]
-
-    async def project(self, name: str) -> tuple[api.Project, object]:
-        """Return a project and its writable part. Raises NotFound."""
-        row = await self._find(name)
-        return await self._project(row), [row.description, row.config]
-
-    async def create_project(self) -> None:
-        """Refuse: there is one project only."""
-        raise NotSupported(_NO_PROJECTS)
-
-    async def change_project(self, name: str) -> None:
-        """Refuse to change a project. Raises NotFound, NotSupported."""
-        await self._find(name)
-        raise NotSupported(_NO_PROJECTS)
-
-    async def rename_project(self, name: str) -> None:
-        """Refuse to rename a project. Raises NotFound, Forbidden."""
-        await self._find(name)
-        raise Forbidden("The 'default' project cannot be renamed")
-
-    async def delete_project(self, name: str) -> None:
-        """Refuse to delete a project. Raises NotFound, Forbidden."""
-        await self._find(name)
-        raise Forbidden("The 'default' project cannot be deleted")
-
-    async def _find(self, name: str) -> ProjectRow:
-        async with self._db.read() as session:
-            for row in await queries.everything(session):
-                if row.name == name:
-                    return row
-        raise NotFound("Project not found")
-
-    async def _project(self, row: ProjectRow) -> api.Project:
-        async with self._db.read() as session:
-            contents = await queries.contents(session, row.name)
-            volumes = await queries.volumes(session, row.name)
-        used = [
-            f"/1.0/{kind}/{quote(name, safe='')}" for kind in contents for name in contents[kind]
-        ]
-        used += [
-            f"/1.0/storage-pools/{each.pool.name}/volumes/custom/{each.name}" for each in volumes
-        ]
-        return api.Project(
-            config=row.config,
-            description=row.description,
-            name=row.name,
-            used_by=[url(each, row.name) for each in used],
-        )
 
 
 async def _nowhere(_: Mapping[str, str]) -> None:

@@ -22,6 +22,7 @@ from lxpy.runtime.container import Runtime
 from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.locks import Locks
 from lxpy.services.power import Power
+from lxpy.services.projects import Projects
 from lxpy.services.quiet import Pause, Saving
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.starting import volume_of
@@ -48,6 +49,7 @@ class Snapshots:
         power: Power,
         runtime: Runtime,
         views: Views,
+        projects: Projects,
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
@@ -59,6 +61,7 @@ class Snapshots:
         self._power = power
         self._runtime = runtime
         self._views = views
+        self._projects = projects
         self._registry = registry
         self._lifecycle = lifecycle
 
@@ -109,6 +112,7 @@ class Snapshots:
     ) -> Operation:
         """Start the making of a snapshot. Raises NotFound, BadRequest."""
         self._store.get(project, name)
+        self._projects.check_feature(project, "snapshots")
         if wish.stateful and not self._power.is_running(self._store.get(project, name)):
             raise BadRequest("Unable to create a stateful snapshot. The instance isn't running")
         if wish.name:

@@ -19,6 +19,7 @@ from lxpy.errors import Conflict, NotFound
 from lxpy.instances.expand import expand_config, expand_devices
 from lxpy.instances.model import Instance, Snapshot, split_unique_name
 from lxpy.services.journal import Intent
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.snapshotstore import SnapshotStore
 
 Key = tuple[str, str]
@@ -27,9 +28,10 @@ Key = tuple[str, str]
 class InstanceStore:
     """All instances of this installation, by project and name."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, scopes: Scopes) -> None:
         self.snapshots = SnapshotStore(db)
         self._db = db
+        self._scopes = scopes
         self._instances: dict[Key, Instance] = {}
 
     async def load(self) -> None:
@@ -60,8 +62,11 @@ class InstanceStore:
         return sorted(found, key=lambda each: (each.project, each.name))
 
     def users_of(self, project: str, profile: str) -> list[Instance]:
-        """Return the instances with that profile."""
-        return [each for each in self.listed(project) if profile in each.profiles]
+        """Return the instances with that profile, which is of the project `project`."""
+        projects = self._scopes.users(Feature.PROFILES, project)
+        return [
+            each for each in self.listed() if each.project in projects and profile in each.profiles
+        ]
 
     def by_id(self, id: int) -> Instance | None:
         """Return the instance that a snapshot belongs to."""
@@ -82,7 +87,7 @@ class InstanceStore:
             row.created_at = instance.created_at
             session.add(row)
             await session.flush()
-            await _assign(session, row, instance)
+            await self._assign(session, row, instance)
             if ends:
                 await intents.end(session, ends)
             await session.flush()
@@ -109,7 +114,7 @@ class InstanceStore:
             if old.profiles != instance.profiles:
                 row.profiles = []
                 await session.flush()
-                await _assign(session, row, instance)
+                await self._assign(session, row, instance)
             if ends:
                 await intents.end(session, ends)
             if begins is not None:
@@ -168,6 +173,13 @@ class InstanceStore:
                     self._keep(_instance(row))
         return [(old, self.get(old.project, old.name)) for old in before]
 
+    async def _assign(self, session: AsyncSession, row: InstanceRow, instance: Instance) -> None:
+        owner = self._scopes.owner(Feature.PROFILES, instance.project)
+        try:
+            await queries.assign(session, row, owner, instance.profiles)
+        except LookupError as error:
+            raise NotFound(f'Requested profile "{error}" doesn\'t exist') from error
+
     def _keep(self, instance: Instance) -> None:
         self._instances[instance.project, instance.name] = instance
 
@@ -181,13 +193,6 @@ def _fill(row: InstanceRow, instance: Instance) -> None:
     row.last_used_at = instance.last_used_at
     row.config = dict(instance.config)
     row.devices = {name: dict(device) for name, device in instance.devices.items()}
-
-
-async def _assign(session: AsyncSession, row: InstanceRow, instance: Instance) -> None:
-    try:
-        await queries.assign(session, row, instance.project, instance.profiles)
-    except LookupError as error:
-        raise NotFound(f'Requested profile "{error}" doesn\'t exist') from error
 
 
 def _instance(row: InstanceRow) -> Instance:

@@ -22,6 +22,7 @@ from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
+from lxpy.services.projects import Projects
 from lxpy.services.restoring import Restoring
 from lxpy.services.starting import Starter, volume_of, with_config
 from lxpy.services.storage import Pools
@@ -43,6 +44,7 @@ class Updates:
         store: InstanceStore,
         locks: Locks,
         profiles: Profiles,
+        projects: Projects,
         pools: Pools,
         networks: Networks,
         power: Power,
@@ -57,6 +59,7 @@ class Updates:
         self._store = store
         self._locks = locks
         self._profiles = profiles
+        self._projects = projects
         self._pools = pools
         self._networks = networks
         self._power = power
@@ -94,11 +97,11 @@ class Updates:
         """Apply a changed profile to its users. Raises Failed naming those that did not take it."""
         failures: list[str] = []
         for old, new in await self._store.reload(project, profile):
-            async with self._locks.hold("instance", project, old.name):
+            async with self._locks.hold("instance", old.project, old.name):
                 try:
                     await self._apply(old, new)
                 except LxpyError as error:
-                    failures.append(f"\n - Project: {project}, Instance: {old.name}: {error}")
+                    failures.append(f"\n - Project: {old.project}, Instance: {old.name}: {error}")
         if failures:
             text = "The following instances failed to update (profile change still saved):"
             raise Failed(text + "".join(failures))
@@ -180,6 +183,7 @@ class Updates:
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
         await self._starter.check(old.project, changed)
+        await self._projects.check_instance(new)
         nics = nic_devices(new)
         if nics != nic_devices(old):
             plan = devices.plan(self._settled(new), nics)

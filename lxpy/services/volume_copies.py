@@ -16,8 +16,10 @@ from lxpy.db.rows import VolumeRow, VolumeSnapshotRow
 from lxpy.errors import BadRequest, NotSupported
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.operations.registry import Operation, Registry, Work
+from lxpy.services import access
 from lxpy.services.disks import Disks
 from lxpy.services.journal import Journal
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.volume_files import Record, SnapshotRecord, VolumeFiles
 from lxpy.services.volume_places import (
@@ -25,7 +27,6 @@ from lxpy.services.volume_places import (
     check_custom,
     check_name,
     check_options,
-    check_project,
     custom,
     find,
     given,
@@ -68,6 +69,7 @@ class VolumeCopies:
         self,
         *,
         db: Database,
+        scopes: Scopes,
         pools: Pools,
         journal: Journal,
         files: VolumeFiles,
@@ -78,6 +80,7 @@ class VolumeCopies:
         lifecycle: Lifecycle,
     ) -> None:
         self._db = db
+        self._scopes = scopes
         self._pools = pools
         self._journal = journal
         self._files = files
@@ -97,13 +100,13 @@ class VolumeCopies:
             raise BadRequest(
                 f'Unknown source type "{source_wish.type}": use one of none, copy, migration'
             )
-        for each in (project, source_wish.project or project):
-            check_project(each)
+        origin = self._scopes.owner(Feature.VOLUMES, source_wish.project or project)
+        access.check(source_wish.project or project)
         check_custom(wish.type or "custom")
         target = custom(pool_name, check_name(wish.name), project)
         await self._pools.pool(pool_name)
         name, _, snapshot = source_wish.name.partition("/")
-        source = custom(source_wish.pool or pool_name, name, source_wish.project or project)
+        source = custom(source_wish.pool or pool_name, name, origin)
         await self._find(source, snapshot, alone=True)
         if not source_wish.refresh:
             await self._volumes.check_free(target)

@@ -23,7 +23,7 @@ from lxpy.services.fillings import fill, telling
 from lxpy.services.locks import Locks
 from lxpy.services.storage import Pools
 from lxpy.services.volume_files import Record, SnapshotRecord, VolumeFiles
-from lxpy.services.volume_places import Place, check_name, check_project, custom, portable
+from lxpy.services.volume_places import Place, check_name, custom, portable
 from lxpy.services.volumes import Volumes
 from lxpy.storage import ContentType, Pool
 from lxpy.storage.transfer import BLOCK_FILE
@@ -60,7 +60,6 @@ class VolumeImports:
         Raises NotFound, BadRequest, Conflict, Failed: nothing is left then. The operation that it
         returns has nothing more to do than to tell.
         """
-        check_project(project)
         place = custom(pool_name, check_name(name), project)
         pool = await self._pools.pool(pool_name)
         size = {} if length is None else {"size": str(length)}
@@ -90,7 +89,6 @@ class VolumeImports:
         Returns the operation when it has ended. Raises Failed for what is no backup, NotFound,
         BadRequest; what is wrong with the rest the operation says.
         """
-        check_project(project)
         pool = await self._pools.pool(pool_name)
         async with reader.incoming(chunks) as archive:
             if archive.index.type != "custom":

@@ -112,12 +112,6 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_project(project: str) -> None:
-    """Raise NotFound for a project that does not exist."""
-    if project != DEFAULT_PROJECT:
-        raise NotFound("Project not found")
-
-
 def check_options(content: ContentType, config: Mapping[str, str]) -> None:
     """Raise BadRequest at the first option that says nothing of a volume with this content."""
     for key in _NOT_OF[content]:

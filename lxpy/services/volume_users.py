@@ -16,6 +16,7 @@ from lxpy.instances.model import Instance
 from lxpy.services.disks import HOLDER
 from lxpy.services.locks import Locks
 from lxpy.services.quiet import Pause
+from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.services.volume_places import Place
@@ -63,11 +64,13 @@ class VolumeUsers:
 
     def __init__(
         self,
+        scopes: Scopes,
         pools: Pools,
         store: InstanceStore,
         locks: Locks,
         pause: Callable[[Instance], Pause],
     ) -> None:
+        self._scopes = scopes
         self._pools = pools
         self._store = store
         self._locks = locks
@@ -79,7 +82,8 @@ class VolumeUsers:
 
         def note(path: str, project: str, devices: Mapping[str, Mapping[str, str]]) -> None:
             for found in {each for each in map(disk.volume, devices.values()) if each}:
-                users.setdefault((project, *found), []).append(url(path, project))
+                owner = self._scopes.owner(Feature.VOLUMES, project)
+                users.setdefault((owner, *found), []).append(url(path, project))
 
         for each in self._store.listed():
             note(f"/1.0/instances/{each.name}", each.project, each.expanded_devices)

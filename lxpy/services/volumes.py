@@ -21,6 +21,7 @@ from lxpy.instances.expand import merge_patch
 from lxpy.services import volume_views as views
 from lxpy.services.disks import Disks
 from lxpy.services.locks import Locks
+from lxpy.services.projects import Projects
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -30,7 +31,6 @@ from lxpy.services.volume_places import (
     check_custom,
     check_name,
     check_options,
-    check_project,
     check_type,
     custom,
     defaults,
@@ -59,6 +59,7 @@ class Volumes:
         self,
         *,
         db: Database,
+        projects: Projects,
         pools: Pools,
         store: InstanceStore,
         locks: Locks,
@@ -68,6 +69,7 @@ class Volumes:
         lifecycle: Lifecycle,
     ) -> None:
         self._db = db
+        self._projects = projects
         self._pools = pools
         self._store = store
         self._locks = locks
@@ -141,12 +143,12 @@ class Volumes:
 
     async def create(self, pool_name: str, project: str, wish: api.VolumesPost) -> None:
         """Make an empty custom volume. Raises NotFound, BadRequest, Conflict, InvalidConfig."""
-        check_project(project)
         check_custom(wish.type or VolumeType.CUSTOM)
         place = custom(pool_name, check_name(wish.name), project)
         content = _content(wish.content_type)
         pool = await self._pools.pool(pool_name)
         config = self._complete(pool, content, {**defaults(pool, content), **given(wish.config)})
+        await self._projects.check_volume(project, config.get("size", ""))
         record = Record(place, content, config, wish.description)
         async with self._locks.hold(*place.key):
             await self.check_free(place)
@@ -250,6 +252,9 @@ class Volumes:
             check(views.writable(views.of_row(row, {})))
             wish = change(row.config, row.description)
             config = self._settled(pool, row, given(wish.config))
+            await self._projects.check_volume(
+                place.project, config.get("size", ""), row.config.get("size", "")
+            )
             intent = await self._files.resize(pool, place, row, config)
             try:
                 if intent:

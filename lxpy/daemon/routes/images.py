@@ -20,6 +20,7 @@ from lxpy.operations.registry import Operation
 from lxpy.services.image_rows import Wish, lasting
 from lxpy.services.images import Exported, Images, Viewer
 from lxpy.services.publish import SOURCES, Publish
+from lxpy.services.scopes import Feature
 from lxpy.units import is_true
 
 _PATH = "/1.0/images"
@@ -46,7 +47,9 @@ class Handlers:
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        found = await self._images.everything(http.project_or_all(request), _viewer(request))
+        found = await self._images.everything(
+            http.owner_or_all(request, Feature.IMAGES), _viewer(request)
+        )
         return http.listing(request, _PATH, found, name="fingerprint")
 
     async def create(self, request: web.Request) -> web.Response:
@@ -62,9 +65,12 @@ class Handlers:
             wish = await _decode(head, chunks)
             if wish.source.type in SOURCES:
                 return http.accepted(await self._publish.create(http.project(request), wish))
-            return http.accepted(await self._images.create(http.project(request), wish))
+            return http.accepted(
+                await self._images.create(http.owner(request, Feature.IMAGES), wish)
+            )
         operation = await self._images.upload_unified(
-            http.project(request), _chain(head, chunks), arrival.wish, arrival.fingerprint,
+            http.owner(request, Feature.IMAGES), _chain(head, chunks), arrival.wish,
+            arrival.fingerprint,
             waiter=arrival.waiter,
         )  # fmt: skip
         return http.accepted(operation)
@@ -74,7 +80,7 @@ class Handlers:
         headers = request.headers
         fingerprint = headers.get("X-LXD-fingerprint", "")
         secret = headers.get("X-LXD-secret", "")
-        token = self._images.tokens.redeem(http.project(request), fingerprint, secret)
+        token = self._images.tokens.redeem(http.owner(request, Feature.IMAGES), fingerprint, secret)
         if token is not None:
             return _Arrival(_awaited(_wish(request), token), fingerprint, token_hex(32))
         if not _viewer(request).trusted:
@@ -87,13 +93,14 @@ class Handlers:
         if name != "metadata":
             raise BadRequest('Invalid multipart image: the first part must be "metadata"')
         return await self._images.upload_split(
-            http.project(request), meta, _rootfs(reader), arrival.wish, arrival.fingerprint,
+            http.owner(request, Feature.IMAGES), meta, _rootfs(reader), arrival.wish,
+            arrival.fingerprint,
             waiter=arrival.waiter,
         )  # fmt: skip
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one image."""
-        project, viewer = http.project(request), _viewer(request)
+        project, viewer = http.owner(request, Feature.IMAGES), _viewer(request)
         found, writable = await self._images.get(project, _fingerprint(request), viewer)
         return http.sync(found, etag_of=writable)
 
@@ -101,40 +108,52 @@ class Handlers:
         """Replace an image's writable part."""
         wish = await http.body(request, api.ImagePut)
         check = partial(http.check_match, request)
-        await self._images.put(http.project(request), _fingerprint(request), wish, check)
+        await self._images.put(
+            http.owner(request, Feature.IMAGES), _fingerprint(request), wish, check
+        )
         return http.empty()
 
     async def patch(self, request: web.Request) -> web.Response:
         """Change what is given."""
         wish = await http.body(request, api.ImagePatch)
         check = partial(http.check_match, request)
-        await self._images.patch(http.project(request), _fingerprint(request), wish, check)
+        await self._images.patch(
+            http.owner(request, Feature.IMAGES), _fingerprint(request), wish, check
+        )
         return http.empty()
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete an image."""
-        operation = await self._images.delete(http.project(request), _fingerprint(request))
+        operation = await self._images.delete(
+            http.owner(request, Feature.IMAGES), _fingerprint(request)
+        )
         return http.accepted(operation)
 
     async def refresh(self, request: web.Request) -> web.Response:
         """Fetch an image anew."""
-        operation = await self._images.refresh(http.project(request), _fingerprint(request))
+        operation = await self._images.refresh(
+            http.owner(request, Feature.IMAGES), _fingerprint(request)
+        )
         return http.accepted(operation)
 
     async def secret(self, request: web.Request) -> web.Response:
         """Hand out a token for an image."""
-        operation = await self._images.secret(http.project(request), _fingerprint(request))
+        operation = await self._images.secret(
+            http.owner(request, Feature.IMAGES), _fingerprint(request)
+        )
         return http.accepted(operation)
 
     async def push(self, request: web.Request) -> web.Response:
         """Send an image to another server."""
         wish = await http.body(request, api.ImageExportPost)
-        operation = await self._images.push(http.project(request), _fingerprint(request), wish)
+        operation = await self._images.push(
+            http.owner(request, Feature.IMAGES), _fingerprint(request), wish
+        )
         return http.accepted(operation)
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """Reply with an image's file, or its two as a form."""
-        project, viewer = http.project(request), _viewer(request)
+        project, viewer = http.owner(request, Feature.IMAGES), _viewer(request)
         found = await self._images.export(project, _fingerprint(request), viewer)
         return await send_export(request, found)
 
@@ -167,18 +186,25 @@ class AliasHandlers:
         """Reply with URLs or objects; which there are is not for strangers."""
         if not _viewer(request).trusted:
             raise Forbidden("not authorized")
-        return http.listing(request, _ALIASES, await self._aliases.list(http.project(request)))
+        return http.listing(
+            request, _ALIASES, await self._aliases.list(http.owner(request, Feature.IMAGES))
+        )
 
     async def create(self, request: web.Request) -> web.Response:
         """Name an image."""
-        wish, project = await http.body(request, api.AliasesPost), http.project(request)
+        wish, project = (
+            await http.body(request, api.AliasesPost),
+            http.owner(request, Feature.IMAGES),
+        )
         await self._aliases.create(project, wish)
         return http.created(f"{_ALIASES}/{quote(wish.name, safe='')}", project)
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one alias."""
         name = http.segment(request, "name")
-        found = await self._images.alias(http.project(request), name, _viewer(request))
+        found = await self._images.alias(
+            http.owner(request, Feature.IMAGES), name, _viewer(request)
+        )
         return http.sync(found, etag_of=found)
 
     async def put(self, request: web.Request) -> web.Response:
@@ -186,7 +212,7 @@ class AliasHandlers:
         wish = await http.body(request, api.AliasPut)
         check = partial(http.check_match, request)
         name = http.segment(request, "name")
-        await self._aliases.put(http.project(request), name, wish, check)
+        await self._aliases.put(http.owner(request, Feature.IMAGES), name, wish, check)
         return http.empty()
 
     async def patch(self, request: web.Request) -> web.Response:
@@ -194,18 +220,20 @@ class AliasHandlers:
         wish = await http.body(request, api.AliasPatch)
         check = partial(http.check_match, request)
         name = http.segment(request, "name")
-        await self._aliases.patch(http.project(request), name, wish, check)
+        await self._aliases.patch(http.owner(request, Feature.IMAGES), name, wish, check)
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
         """Rename an alias."""
-        wish, project = await http.body(request, api.AliasPost), http.project(request)
+        wish, project = await http.body(request, api.AliasPost), http.owner(request, Feature.IMAGES)
         await self._aliases.rename(project, http.segment(request, "name"), wish.name)
         return http.created(f"{_ALIASES}/{quote(wish.name, safe='')}", project)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove an alias."""
-        await self._aliases.delete(http.project(request), http.segment(request, "name"))
+        await self._aliases.delete(
+            http.owner(request, Feature.IMAGES), http.segment(request, "name")
+        )
         return http.empty()
 
 

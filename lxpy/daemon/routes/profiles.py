@@ -10,6 +10,7 @@ from aiohttp import web
 from lxpy.api import profiles as api
 from lxpy.daemon import http
 from lxpy.services.profiles import Profiles
+from lxpy.services.scopes import Feature
 
 _PATH = "/1.0/profiles"
 
@@ -22,18 +23,23 @@ class Handlers:
 
     async def list(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        return http.listing(request, _PATH, await self._profiles.list(http.project(request)))
+        return http.listing(
+            request, _PATH, await self._profiles.list(http.owner(request, Feature.PROFILES))
+        )
 
     async def create(self, request: web.Request) -> web.Response:
         """Create a profile."""
-        wish, project = await http.body(request, api.ProfilesPost), http.project(request)
+        wish, project = (
+            await http.body(request, api.ProfilesPost),
+            http.owner(request, Feature.PROFILES),
+        )
         await self._profiles.create(project, wish)
         return http.created(f"{_PATH}/{quote(wish.name, safe='')}", project)
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with one profile."""
         name = http.segment(request, "name")
-        found, writable = await self._profiles.get(http.project(request), name)
+        found, writable = await self._profiles.get(http.owner(request, Feature.PROFILES), name)
         return http.sync(found, etag_of=writable)
 
     async def put(self, request: web.Request) -> web.Response:
@@ -41,7 +47,7 @@ class Handlers:
         wish = await http.body(request, api.ProfilePut)
         check = partial(http.check_match, request)
         name = http.segment(request, "name")
-        await self._profiles.put(http.project(request), name, wish, check)
+        await self._profiles.put(http.owner(request, Feature.PROFILES), name, wish, check)
         return http.empty()
 
     async def patch(self, request: web.Request) -> web.Response:
@@ -49,18 +55,23 @@ class Handlers:
         wish = await http.body(request, api.ProfilePatch)
         check = partial(http.check_match, request)
         name = http.segment(request, "name")
-        await self._profiles.patch(http.project(request), name, wish, check)
+        await self._profiles.patch(http.owner(request, Feature.PROFILES), name, wish, check)
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
         """Rename a profile."""
-        wish, project = await http.body(request, api.ProfilePost), http.project(request)
+        wish, project = (
+            await http.body(request, api.ProfilePost),
+            http.owner(request, Feature.PROFILES),
+        )
         await self._profiles.rename(project, http.segment(request, "name"), wish.name)
         return http.created(f"{_PATH}/{quote(wish.name, safe='')}", project)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete a profile."""
-        await self._profiles.delete(http.project(request), http.segment(request, "name"))
+        await self._profiles.delete(
+            http.owner(request, Feature.PROFILES), http.segment(request, "name")
+        )
         return http.empty()
 
 

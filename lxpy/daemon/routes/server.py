@@ -9,10 +9,8 @@ from aiohttp import web
 from lxpy.api import server as api
 from lxpy.daemon import auth, http
 from lxpy.errors import Failed, NotFound
-from lxpy.services import access
 from lxpy.services.server import Server
 
-_PROJECTS = "/1.0/projects"
 _WARNINGS = "/1.0/warnings"
 
 
@@ -49,41 +47,6 @@ class Handlers:
         """Reply with the host's hardware."""
         return http.sync(await self._server.resources())
 
-    async def projects(self, request: web.Request) -> web.Response:
-        """Reply with URLs or objects."""
-        found = http.chosen(
-            request, [each for each in await self._server.projects() if access.allows(each.name)]
-        )
-        if http.recursion(request):
-            return http.sync(found)
-        return http.sync([f"{_PROJECTS}/{each.name}" for each in found])
-
-    async def create_project(self, request: web.Request) -> web.Response:
-        """Refuse to create a project."""
-        await self._server.create_project()
-        return http.empty()
-
-    async def project(self, request: web.Request) -> web.Response:
-        """Reply with one project."""
-        access.check(http.segment(request, "name"))
-        found, writable = await self._server.project(http.segment(request, "name"))
-        return http.sync(found, etag_of=writable)
-
-    async def change_project(self, request: web.Request) -> web.Response:
-        """Refuse to change a project."""
-        await self._server.change_project(http.segment(request, "name"))
-        return http.empty()
-
-    async def rename_project(self, request: web.Request) -> web.Response:
-        """Refuse to rename a project."""
-        await self._server.rename_project(http.segment(request, "name"))
-        return http.empty()
-
-    async def delete_project(self, request: web.Request) -> web.Response:
-        """Refuse to delete a project."""
-        await self._server.delete_project(http.segment(request, "name"))
-        return http.empty()
-
     async def cluster(self, request: web.Request) -> web.Response:
         """Reply that there is no cluster."""
         return http.sync(api.Cluster())
@@ -110,20 +73,12 @@ class Handlers:
 def routes(server: Server) -> list[web.RouteDef]:
     """Return the routes of the server."""
     handlers = Handlers(server)
-    project = f"{_PROJECTS}/{{name}}"
     return [
         web.get("/", handlers.versions),
         web.get("/1.0", handlers.get),
         web.put("/1.0", handlers.put),
         web.patch("/1.0", handlers.patch),
         web.get("/1.0/resources", handlers.resources),
-        web.get(_PROJECTS, handlers.projects),
-        web.post(_PROJECTS, handlers.create_project),
-        web.get(project, handlers.project),
-        web.put(project, handlers.change_project),
-        web.patch(project, handlers.change_project),
-        web.post(project, handlers.rename_project),
-        web.delete(project, handlers.delete_project),
         web.get("/1.0/cluster", handlers.cluster),
         web.get("/1.0/cluster/members", handlers.members),
         web.get(_WARNINGS, handlers.warnings),

@@ -16,6 +16,7 @@ from lxpy.daemon.routes.backups import receive, send
 from lxpy.errors import BadRequest, NotSupported
 from lxpy.events.lifecycle import url
 from lxpy.operations.registry import Operation
+from lxpy.services.scopes import Feature
 from lxpy.services.storage import Pools
 from lxpy.services.volume_backups import VolumeBackups
 from lxpy.services.volume_copies import VolumeCopies
@@ -118,7 +119,7 @@ class VolumeHandlers:
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a custom volume; unlike other objects, LXD does not say where it is."""
-        pool, project = http.segment(request, "pool"), http.project(request)
+        pool, project = http.segment(request, "pool"), http.owner(request, Feature.VOLUMES)
         if request.headers.get("Content-Type") == "application/octet-stream":
             return await self._receive(request)
         wish = await http.body(request, api.VolumesPost)
@@ -131,7 +132,7 @@ class VolumeHandlers:
         return http.empty()
 
     async def _receive(self, request: web.Request) -> web.Response:
-        pool, project = http.segment(request, "pool"), http.project(request)
+        pool, project = http.segment(request, "pool"), http.owner(request, Feature.VOLUMES)
         kind, name = request.headers.get("X-LXD-type", ""), request.headers.get("X-LXD-name", "")
         if kind not in ("", "backup", "iso"):
             raise BadRequest(f'Invalid X-LXD-type "{kind}": use backup or iso')
@@ -278,6 +279,8 @@ class SnapshotHandlers:
 def _place(request: web.Request) -> Place:
     """Return the volume that a request is about."""
     pool, kind, name = (http.segment(request, part) for part in ("pool", "type", "volume"))
+    if kind == "custom":
+        return Place(pool, kind, name, http.owner(request, Feature.VOLUMES))
     return Place(pool, kind, name, http.project(request))
 
 

@@ -20,6 +20,7 @@ from lxpy.errors import (
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services.locks import Locks
+from lxpy.services.scopes import Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.threads import in_thread
@@ -34,7 +35,7 @@ def stale(_: object) -> None:
 
 
 def of(db: Database, directory: Path) -> Pools:
-    return Pools(db, directory / "pools", InstanceStore(db), Locks(), Lifecycle(Bus()))
+    return Pools(db, directory / "pools", InstanceStore(db, Scopes(db)), Locks(), Lifecycle(Bus()))
 
 
 @pytest.fixture

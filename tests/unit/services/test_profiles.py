@@ -28,6 +28,7 @@ from lxpy.errors import (
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services.profiles import Profiles
+from lxpy.services.scopes import Scopes
 
 BUILT_IN = built_in.names()
 ROOT = {"root": {"type": "disk", "path": "/", "pool": "default"}}
@@ -51,7 +52,7 @@ async def db(opened: Database) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def profiles(db: Database) -> Profiles:
-    made = Profiles(db, Lifecycle(Bus()))
+    made = Profiles(db, Scopes(db), Lifecycle(Bus()))
     await made.ensure_default("default", "lxpybr0")
     return made
 

@@ -12,10 +12,11 @@ from lxpy.api import server as api
 from lxpy.api.extensions import EXTENSIONS
 from lxpy.db.engine import Database
 from lxpy.db.upgrade import upgrade
-from lxpy.errors import Forbidden, InvalidConfig, NotFound, NotSupported, PreconditionFailed
+from lxpy.errors import InvalidConfig, PreconditionFailed
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services.locks import Locks
+from lxpy.services.scopes import Scopes
 from lxpy.services.server import Server
 from lxpy.services.servercert import ServerCertificate
 from lxpy.services.serverkeys import PASSWORD, checked
@@ -51,7 +52,7 @@ async def settings(db: Database) -> Settings:
 @pytest.fixture
 async def server(db: Database, settings: Settings, tmp_path: Path) -> Server:
     lifecycle = Lifecycle(Bus())
-    pools = Pools(db, tmp_path / "pools", InstanceStore(db), Locks(), lifecycle)
+    pools = Pools(db, tmp_path / "pools", InstanceStore(db, Scopes(db)), Locks(), lifecycle)
     await pools.ensure_default("default")
     await pools.start()
     certificate = ServerCertificate(tmp_path)
@@ -135,18 +136,6 @@ def test_what_is_refused(key: str, value: str, words: str) -> None:
 def test_what_is_taken(config: dict[str, object]) -> None:
     (found,) = checked(config, {}).values()
     assert found
-
-
-async def test_projects(server: Server) -> None:
-    (found,) = await server.projects()
-    assert found.name == "default" and found.config["features.profiles"] == "true"
-    with pytest.raises(NotFound, match="Project not found"):
-        await server.project("nope")
-    with pytest.raises(NotSupported, match="LXPY_DIR"):
-        await server.create_project()
-    for refused in (server.rename_project, server.delete_project):
-        with pytest.raises(Forbidden):
-            await refused("default")
 
 
 async def test_resources_have_no_null_where_clients_look_for_lists(server: Server) -> None:

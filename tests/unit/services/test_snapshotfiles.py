@@ -18,6 +18,7 @@ from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.criu import Criu
 from lxpy.services.directories import Directories
 from lxpy.services.journal import Journal
+from lxpy.services.scopes import Scopes
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -72,7 +73,7 @@ class Here:
         self.db = db
         self.states = states
         self.disk = Disk()
-        self.store = InstanceStore(db)
+        self.store = InstanceStore(db, Scopes(db))
         self.journal = Journal(db)
         checkpoints = Checkpoints(Directories(states), cast(Runtime, None), cast(Criu, None))
         self.files = SnapshotFiles(self.store, self.journal, cast(Pools, self.disk), checkpoints)

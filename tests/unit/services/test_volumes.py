@@ -27,7 +27,9 @@ from lxpy.operations.registry import Operation, Registry
 from lxpy.services.disks import Disks
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.locks import Locks
+from lxpy.services.projects import Projects
 from lxpy.services.quiet import Pause
+from lxpy.services.scopes import Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
 from lxpy.services.volume_copies import VolumeCopies
@@ -98,24 +100,25 @@ async def done(operation: Operation) -> None:
 @pytest.fixture
 async def parts(db: Database, tmp_path: Path) -> AsyncIterator[Parts]:
     bus = Bus()
-    registry, lifecycle, locks, store = Registry(bus), Lifecycle(bus), Locks(), InstanceStore(db)
+    registry, lifecycle, locks, scopes = Registry(bus), Lifecycle(bus), Locks(), Scopes(db)
+    store = InstanceStore(db, scopes)
     pools = Pools(db, tmp_path / "pools", store, locks, lifecycle)
     await pools.ensure_default("default")
     await pools.start()
     journal = Journal(db)
     files = VolumeFiles(db, pools, journal)
-    disks = Disks(db, pools, locks, tmp_path / "mounts")
-    users = VolumeUsers(pools, store, locks, nobody)
+    disks = Disks(db, scopes, pools, locks, tmp_path / "mounts")
+    users = VolumeUsers(scopes, pools, store, locks, nobody)
     volumes = Volumes(
-        db=db, pools=pools, store=store, locks=locks, files=files, users=users, disks=disks,
-        lifecycle=lifecycle,
+        db=db, projects=Projects(db, scopes, store, registry, lifecycle), pools=pools,
+        store=store, locks=locks, files=files, users=users, disks=disks, lifecycle=lifecycle,
     )  # fmt: skip
     snapshots = VolumeSnapshots(
         db=db, pools=pools, locks=locks, journal=journal, files=files, users=users, disks=disks,
         registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     copies = VolumeCopies(
-        db=db, pools=pools, journal=journal, files=files, users=users, disks=disks,
+        db=db, scopes=scopes, pools=pools, journal=journal, files=files, users=users, disks=disks,
         volumes=volumes, registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     imports = VolumeImports(

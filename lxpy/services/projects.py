@@ -1,0 +1,293 @@
+"""Projects: scopes of names, with limits and restrictions for what is in them.
+
+Source: LXD docs, "REST API", "Projects"; "Project configuration".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from urllib.parse import quote
+
+from msgspec import UNSET
+
+from lxpy.api import projects as api
+from lxpy.db import projects as queries
+from lxpy.db.engine import Database
+from lxpy.db.rows import ProfileRow, ProjectRow
+from lxpy.errors import BadRequest, Conflict, Failed, Forbidden
+from lxpy.events.lifecycle import Lifecycle, url
+from lxpy.instances import allowed
+from lxpy.instances.model import DEFAULT_PROJECT, Instance
+from lxpy.operations.registry import Operation, Registry
+from lxpy.services.projectkeys import DEFAULT_FEATURES, checked
+from lxpy.services.scopes import Feature, Project, Scopes
+from lxpy.services.store import InstanceStore
+from lxpy.units import is_true, parse_size
+
+PATH = "/1.0/projects"
+#: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
+Check = Callable[[object], None]
+_NAME = re.compile(r"[^/\s_'\"*?&]{1,63}")
+_LIMITS = ("limits.cpu", "limits.disk", "limits.memory", "limits.processes")
+
+
+class Projects:
+    """Lists and changes projects; tells whether an instance is allowed in one."""
+
+    def __init__(
+        self,
+        db: Database,
+        scopes: Scopes,
+        store: InstanceStore,
+        registry: Registry,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._db = db
+        self._scopes = scopes
+        self._store = store
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._changing = asyncio.Lock()
+
+    async def list(self) -> list[api.Project]:
+        """Return all projects by name."""
+        return [await self._shown(each) for each in self._scopes.listed()]
+
+    async def get(self, name: str) -> tuple[api.Project, object]:
+        """Return a project and its writable part. Raises NotFound."""
+        found = self._scopes.get(name)
+        return await self._shown(found), _writable(found)
+
+    async def state(self, name: str) -> api.ProjectState:
+        """Return limits and usage of a project. Raises NotFound."""
+        project = self._scopes.get(name)
+        instances = self._store.listed(name)
+        volumes = await self._volume_bytes(name)
+        found = {
+            "containers": api.Amount(usage=len(instances)),
+            "instances": api.Amount(usage=len(instances)),
+            "virtual-machines": api.Amount(),
+            "networks": api.Amount(),
+        }
+        for key in _LIMITS:
+            found[key.removeprefix("limits.")] = api.Amount(
+                usage=allowed.usage(key, instances, volumes)
+            )
+        for kind, amount in found.items():
+            if text := project.config.get(f"limits.{kind}"):
+                amount.limit = parse_size(text)
+        return api.ProjectState(resources=found)
+
+    async def create(self, wish: api.ProjectsPost) -> None:
+        """Make a project. Raises BadRequest, InvalidConfig, Conflict."""
+        name = _checked_name(wish.name)
+        config = checked(wish.config or {})
+        for key, value in DEFAULT_FEATURES.items():
+            config.setdefault(key, value)
+        project = Project(name, config, wish.description)
+        async with self._changing:
+            if self._scopes.has(name):
+                raise Conflict(
+                    f'Failed creating project "{name}": A project of this name already exists'
+                )
+            async with self._db.write() as session:
+                session.add(
+                    ProjectRow(name=name, description=wish.description, config=dict(config))
+                )
+                if project.has(Feature.PROFILES):
+                    session.add(_default_profile(name))
+            self._scopes.keep(project)
+        self._emit("project-created", name)
+
+    async def put(self, name: str, wish: api.ProjectPut, check: Check) -> None:
+        """Replace a project's config and description.
+
+        Raises NotFound, BadRequest, PreconditionFailed; Failed and Forbidden when what is in it
+        would not be allowed.
+        """
+        await self._change(name, lambda _: (wish.config or {}, wish.description), check)
+
+    async def patch(self, name: str, wish: api.ProjectPatch, check: Check) -> None:
+        """Change what is given. Raises as `put`."""
+
+        def change(old: Project) -> tuple[Mapping[str, str], str]:
+            given = {} if wish.config is UNSET else wish.config or {}
+            text = old.description if wish.description is UNSET else wish.description
+            return {**old.config, **given}, text
+
+        await self._change(name, change, check)
+
+    async def _change(
+        self, name: str, change: Callable[[Project], tuple[Mapping[str, str], str]], check: Check
+    ) -> None:
+        async with self._changing:
+            old = self._scopes.get(name)
+            check(_writable(old))
+            config, description = change(old)
+            new = Project(name, checked(config), description)
+            await self._check_features(old, new)
+            await self._check_all(new, self._store.listed(name))
+            async with self._db.write() as session:
+                row = await queries.named(session, name)
+                row.config, row.description = dict(new.config), description
+                if new.has(Feature.PROFILES) and not old.has(Feature.PROFILES):
+                    session.add(_default_profile(name))
+            self._scopes.keep(new)
+        self._emit("project-updated", name)
+
+    async def _check_features(self, old: Project, new: Project) -> None:
+        changed = [each for each in Feature if old.has(each) != new.has(each)]
+        if not changed:
+            return
+        if old.name == DEFAULT_PROJECT or await self._contents(old.name):
+            raise BadRequest(
+                f'Project feature "{changed[0].removeprefix("features.")}" cannot be '
+                f"{'enabled' if new.has(changed[0]) else 'disabled'} on non-empty projects"
+            )
+        if not new.has(Feature.PROFILES):
+            async with self._db.write() as session:
+                await queries.remove_profiles(session, old.name)
+
+    async def rename(self, name: str, wish: api.ProjectPost) -> Operation:
+        """Start to rename an empty project.
+
+        Raises NotFound, Forbidden, BadRequest, Conflict; Failed when it is not empty.
+        """
+        self._scopes.get(name)
+        if name == DEFAULT_PROJECT:
+            raise Forbidden("The 'default' project cannot be renamed")
+        new_name = _checked_name(wish.name)
+
+        async def work(_: Operation) -> None:
+            async with self._changing:
+                old = self._scopes.get(name)
+                if self._scopes.has(new_name):
+                    raise Conflict(f'A project named "{new_name}" already exists')
+                await self._check_empty(name)
+                async with self._db.write() as session:
+                    await queries.rename(session, name, new_name)
+                self._scopes.forget(name)
+                self._scopes.keep(replace(old, name=new_name))
+            self._emit("project-renamed", new_name, {"old_name": name})
+
+        return self._registry.spawn("Renaming project", work)
+
+    async def delete(self, name: str) -> None:
+        """Remove an empty project. Raises NotFound, Forbidden, Failed."""
+        self._scopes.get(name)
+        if name == DEFAULT_PROJECT:
+            raise Forbidden("The 'default' project cannot be deleted")
+        async with self._changing:
+            await self._check_empty(name)
+            async with self._db.write() as session:
+                await queries.remove_profiles(session, name)
+                await session.delete(await queries.named(session, name))
+            self._scopes.forget(name)
+        self._emit("project-deleted", name)
+
+    # What is allowed
+
+    async def check_instance(self, new: Instance) -> None:
+        """Raise Failed or Forbidden when a project may not have that instance, new or changed."""
+        project = self._scopes.get(new.project)
+        if not project.config:
+            return
+        others = [each for each in self._store.listed(new.project) if each.name != new.name]
+        await self._check_all(project, [*others, new])
+
+    async def check_instances(self, changed: Iterable[Instance]) -> None:
+        """Raise when instances of one or several projects may not be what they become."""
+        by_project: dict[str, dict[str, Instance]] = {}
+        for each in changed:
+            by_project.setdefault(each.project, {})[each.name] = each
+        for name, new in by_project.items():
+            kept = [each for each in self._store.listed(name) if each.name not in new]
+            await self._check_all(self._scopes.get(name), [*kept, *new.values()])
+
+    async def check_volume(self, name: str, size: str, old_size: str = "") -> None:
+        """Raise Failed when a project may not have a custom volume of that size."""
+        limit = self._scopes.config(name, "limits.disk")
+        if not limit:
+            return
+        if not size:
+            raise Failed(f'Project "{name}" has limits.disk: give the volume a size')
+        volumes = await self._volume_bytes(name) + parse_size(size) - parse_size(old_size)
+        if allowed.usage("limits.disk", self._store.listed(name), volumes) > parse_size(limit):
+            raise Failed(
+                f'Reached maximum aggregate value "{limit}" for "limits.disk" in project "{name}"'
+            )
+
+    def check_feature(self, name: str, what: str) -> None:
+        """Raise Forbidden unless a project may have "snapshots" or "backups"."""
+        config = self._scopes.get(name).config
+        if is_true(config.get("restricted")) and config.get(f"restricted.{what}") != "allow":
+            raise Forbidden(
+                f'Project "{name}" doesn\'t allow for {what} creation (restricted.{what})'
+            )
+
+    async def _check_all(self, project: Project, instances: Iterable[Instance]) -> None:
+        volumes = await self._volume_bytes(project.name)
+        allowed.check(project.name, project.config, list(instances), volumes)
+
+    async def _volume_bytes(self, name: str) -> int:
+        async with self._db.read() as session:
+            rows = await queries.volumes(session, name)
+        return sum(parse_size(row.config.get("size", "")) for row in rows)
+
+    # What is in one
+
+    async def _shown(self, project: Project) -> api.Project:
+        return api.Project(
+            config=dict(project.config),
+            description=project.description,
+            name=project.name,
+            used_by=[url(each, project.name) for each in await self._contents(project.name)]
+            + [url(f"/1.0/profiles/{DEFAULT_PROJECT}", project.name)]
+            * (project.has(Feature.PROFILES) and project.name != DEFAULT_PROJECT),
+        )
+
+    async def _contents(self, name: str) -> builtins.list[str]:
+        """Return the paths of all that is in a project, but its default profile."""
+        async with self._db.read() as session:
+            contents = await queries.contents(session, name)
+            volumes = await queries.volumes(session, name)
+        found = [
+            f"/1.0/{kind}/{quote(each, safe='')}"
+            for kind, names in contents.items()
+            for each in names
+            if name == DEFAULT_PROJECT or (kind, each) != ("profiles", DEFAULT_PROJECT)
+        ]
+        return found + [
+            f"/1.0/storage-pools/{each.pool.name}/volumes/custom/{each.name}" for each in volumes
+        ]
+
+    async def _check_empty(self, name: str) -> None:
+        if found := await self._contents(name):
+            raise Failed(f"Only empty projects can be removed or renamed: {found[0]} is in it")
+
+    def _emit(self, action: str, name: str, context: Mapping[str, str] | None = None) -> None:
+        self._lifecycle.emit(action, f"{PATH}/{quote(name, safe='')}", context=context)
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name in (".", ".."):
+        raise BadRequest(
+            f'Invalid project name "{name[:80]}": no blanks, "/", "_", quotes, "*", "?" or "&", '
+            "and at most 63 characters"
+        )
+    return name
+
+
+def _writable(project: Project) -> list[object]:
+    return [project.description, dict(project.config)]
+
+
+def _default_profile(project: str) -> ProfileRow:
+    return ProfileRow(
+        project=project, name=DEFAULT_PROJECT, config={}, devices={},
+        description=f"Default lxpy profile for project {project}",
+    )  # fmt: skip

@@ -1,0 +1,189 @@
+"""Projects: scopes of names, what they share, what they may have; real instances in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.api import ApiError
+from tests.support.daemon import Daemon
+from tests.support.fixtures import Launch
+
+Make = Callable[..., str]
+
+
+@pytest.fixture
+def project(daemon: Daemon, request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Make projects; they and what is in them go after the test."""
+    names: list[str] = []
+
+    def make(**config: str) -> str:
+        name = f"p{len(names)}-{daemon.name()}"
+        body = {"name": name, "config": {k.replace("__", "."): v for k, v in config.items()}}
+        daemon.api.call("POST", "/1.0/projects", body)
+        names.append(name)
+        return name
+
+    yield make
+    for name in names:
+        for url in daemon.api.get(f"/1.0/instances?project={name}"):
+            if daemon.api.get(url)["status"] == "Running":
+                path, _, query = url.partition("?")
+                stop = {"action": "stop", "force": True, "timeout": 10}
+                daemon.api.call("PUT", f"{path}/state?{query}", stop)
+            daemon.api.call("DELETE", url)
+        daemon.api.call("DELETE", f"/1.0/projects/{name}")
+
+
+def create(daemon: Daemon, project: str, image: str, name: str = "c1", **fields: Any) -> None:
+    body = {"name": name, "source": {"type": "image", "alias": image}, **fields}
+    daemon.api.call("POST", f"/1.0/instances?project={project}", body)
+
+
+def run(daemon: Daemon, project: str, *command: str, name: str = "c1") -> str:
+    done = daemon.lxpy("exec", name, "--project", project, "--", *command)
+    return done.stdout.strip()
+
+
+def test_the_same_name_twice(daemon: Daemon, launch: Launch, tiny: str, project: Make) -> None:
+    first = launch()
+    here = project(features__images="false", features__profiles="false")
+    create(daemon, here, tiny, first)
+    start = {"action": "start", "timeout": 10}
+    daemon.api.call("PUT", f"/1.0/instances/{first}/state?project={here}", start)
+    daemon.exec(first, "sh", "-c", "echo default >/root/where")
+    run(daemon, here, "sh", "-c", "echo other >/root/where", name=first)
+    assert daemon.out(first, "cat", "/root/where") == "default"
+    assert run(daemon, here, "cat", "/root/where", name=first) == "other"
+    found = daemon.api.get("/1.0/instances?recursion=1&all-projects=true")
+    assert {each["project"] for each in found if each["name"] == first} == {"default", here}
+    assert daemon.api.get("/1.0/instances?project=nowhere") == []
+    with pytest.raises(ApiError, match="Project not found"):
+        create(daemon, "nowhere", tiny)
+
+
+def test_features(daemon: Daemon, tiny: str, project: Make) -> None:
+    own = project()
+    assert daemon.api.get(f"/1.0/images?project={own}") == []
+    assert daemon.api.get(f"/1.0/profiles?project={own}") == [
+        f"/1.0/profiles/default?project={own}"
+    ]
+    with pytest.raises(ApiError, match="not found"):
+        create(daemon, own, tiny)
+    shares = project(features__images="false", features__profiles="false",
+                     features__storage__volumes="false")  # fmt: skip
+    assert daemon.api.get(f"/1.0/images?project={shares}")
+    create(daemon, shares, tiny)
+    used = daemon.api.get("/1.0/profiles/default")["used_by"]
+    assert f"/1.0/instances/c1?project={shares}" in used
+    with pytest.raises(ApiError, match="non-empty projects"):
+        daemon.api.call("PATCH", f"/1.0/projects/{shares}", {"config": {"features.images": "true"}})
+    with pytest.raises(ApiError, match="networks of lxpy are bridges"):
+        daemon.api.call("PATCH", f"/1.0/projects/{own}", {"config": {"features.networks": "true"}})
+
+
+def test_volumes(daemon: Daemon, tiny: str, project: Make) -> None:
+    own = project(features__images="false", features__profiles="false")
+    volumes = "/1.0/storage-pools/default/volumes/custom"
+    for scope, text in (("default", "a"), (own, "b")):
+        daemon.api.call("POST", f"{volumes}?project={scope}", {"name": "pv", "description": text})
+    try:
+        disk = {"type": "disk", "pool": "default", "source": "pv", "path": "/mnt"}
+        create(daemon, own, tiny, devices={"pv": disk})
+        (user,) = daemon.api.get(f"{volumes}/pv?project={own}")["used_by"]
+        assert user == f"/1.0/instances/c1?project={own}"
+        assert daemon.api.get(f"{volumes}/pv")["used_by"] == []
+        with pytest.raises(ApiError, match="still in use"):
+            daemon.api.call("DELETE", f"{volumes}/pv?project={own}")
+    finally:
+        daemon.api.call("DELETE", f"/1.0/instances/c1?project={own}")
+        for scope in ("default", own):
+            daemon.api.call("DELETE", f"{volumes}/pv?project={scope}")
+
+
+def test_limits(daemon: Daemon, tiny: str, project: Make) -> None:
+    here = project(
+        features__images="false", features__profiles="false", limits__instances="2",
+        limits__memory="100MiB",
+    )  # fmt: skip
+    with pytest.raises(ApiError, match='no "limits.memory" config set'):
+        create(daemon, here, tiny)
+    create(daemon, here, tiny, config={"limits.memory": "60MiB"})
+    with pytest.raises(ApiError, match='Reached maximum aggregate value "100MiB"'):
+        create(daemon, here, tiny, "c2", config={"limits.memory": "60MiB"})
+    create(daemon, here, tiny, "c2", config={"limits.memory": "40MiB"})
+    with pytest.raises(ApiError, match="Reached maximum number of instances"):
+        create(daemon, here, tiny, "c3", config={"limits.memory": "1MiB"})
+    with pytest.raises(ApiError, match="Reached maximum aggregate"):
+        daemon.api.call(
+            "PATCH", f"/1.0/instances/c2?project={here}", {"config": {"limits.memory": "41MiB"}}
+        )
+    with pytest.raises(ApiError, match="Reached maximum number of instances"):
+        daemon.api.call("PATCH", f"/1.0/projects/{here}", {"config": {"limits.instances": "1"}})
+    state = daemon.api.get(f"/1.0/projects/{here}/state")["resources"]
+    assert state["instances"] == {"Limit": 2, "Usage": 2}
+    assert state["memory"] == {"Limit": 100 << 20, "Usage": 100 << 20}
+    assert state["cpu"]["Limit"] == -1
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "words"),
+    [
+        ({"security.privileged": "true"}, {}, "Privileged containers are forbidden"),
+        ({"security.nesting": "true"}, {}, "Container nesting is forbidden"),
+        ({"raw.lxc": "lxc.environment = A=b"}, {}, "low-level options"),
+        ({}, {"d": {"type": "disk", "source": "/etc", "path": "/mnt"}}, "not backed by a pool"),
+        ({}, {"d": {"type": "unix-char", "path": "/dev/fuse"}}, "unix-char devices are forbidden"),
+    ],
+)
+def test_restrictions(
+    daemon: Daemon, tiny: str, project: Make,
+    config: dict[str, str], devices: dict[str, Any], words: str,
+) -> None:  # fmt: skip
+    here = project(features__images="false", features__profiles="false", restricted="true")
+    with pytest.raises(ApiError, match=words):
+        create(daemon, here, tiny, config=config, devices=devices)
+    create(daemon, here, tiny)
+    with pytest.raises(ApiError, match="snapshots creation"):
+        daemon.api.call("POST", f"/1.0/instances/c1/snapshots?project={here}", {"name": "s"})
+
+
+def test_life(daemon: Daemon) -> None:
+    api = daemon.api
+    api.call("POST", "/1.0/projects", {"name": "life", "description": "d"})
+    with pytest.raises(ApiError, match="already exists"):
+        api.call("POST", "/1.0/projects", {"name": "life"})
+    found = api.get("/1.0/projects/life")
+    assert found["config"] == {
+        "features.images": "true", "features.profiles": "true", "features.storage.volumes": "true"
+    }  # fmt: skip
+    api.call("POST", "/1.0/projects/life", {"name": "other"})
+    assert api.get("/1.0/projects/other")["description"] == "d"
+    api.call("POST", "/1.0/profiles?project=other", {"name": "p"})
+    with pytest.raises(ApiError, match="Only empty projects can be removed"):
+        api.call("DELETE", "/1.0/projects/other")
+    api.call("DELETE", "/1.0/profiles/p?project=other")
+    api.call("DELETE", "/1.0/projects/other")
+    for name, words in (("a/b", "Invalid project name"), ("default", "already exists")):
+        with pytest.raises(ApiError, match=words):
+            api.call("POST", "/1.0/projects", {"name": name})
+    with pytest.raises(ApiError, match="cannot be deleted"):
+        api.call("DELETE", "/1.0/projects/default")
+    with pytest.raises(ApiError, match='Invalid project configuration key "bogus.key"'):
+        api.call("POST", "/1.0/projects", {"name": "b", "config": {"bogus.key": "1"}})
+
+
+def test_the_command_line(daemon: Daemon) -> None:
+    daemon.lxpy("project", "create", "cli", "-c", "features.images=false")
+    try:
+        assert "cli" in daemon.lxpy("project", "list", "-f", "csv").stdout
+        assert daemon.lxpy("project", "get", "cli", "features.images").stdout == "false\n"
+        daemon.lxpy("project", "switch", "cli")
+        assert "cli (current),NO,YES" in daemon.lxpy("project", "list", "-f", "csv").stdout
+        assert daemon.lxpy("list", "-f", "csv").stdout == ""
+        assert "INSTANCES,UNLIMITED,0" in daemon.lxpy("project", "info", "cli", "-f", "csv").stdout
+    finally:
+        daemon.lxpy("project", "switch", "default")
+        daemon.lxpy("project", "delete", "cli")
