@@ -11,6 +11,7 @@ from lxpy.cli.metadata import metadata, template
 from lxpy.cli.removing import path_of
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs, settings, split_snapshot
+from lxpy.cli.trust import trust
 from lxpy.cli.yamltext import dump
 from lxpy.client.client import Client, Json
 from lxpy.errors import BadRequest, NotFound
@@ -20,6 +21,7 @@ _instance = Owner("instance")
 device = declare_devices(config, _instance)
 config.add_command(metadata)
 config.add_command(template)
+config.add_command(trust)
 
 
 def _place(session: Session, text: str) -> tuple[Client, str, str]:

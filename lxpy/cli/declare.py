@@ -162,7 +162,8 @@ class Group(_Shared, click.Group):
         return sorted({*super().list_commands(ctx), *self.lazy})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        name = _OTHER_NAMES.get(cmd_name, cmd_name) if cmd_name not in self.lazy else cmd_name
+        known = {**_OTHER_NAMES, **self.other_names}
+        name = known.get(cmd_name, cmd_name) if cmd_name not in self.lazy else cmd_name
         if place := self.lazy.get(name):
             module, _, attribute = place.partition(":")
             found: click.Command = getattr(importlib.import_module(module), attribute)

@@ -53,7 +53,7 @@ def mount(
 
 def _connect(client: Client, instance: str) -> Connection:
     """Return a connection that speaks SFTP from here on. Raises Refused, Unreachable."""
-    connection = Connection(client.path)
+    connection = client.connect()
     target = client.target(f"/1.0/instances/{quote(instance)}/sftp")
     connection.send("GET", target, {"Connection": "Upgrade", "Upgrade": "sftp"})
     response = connection.response()

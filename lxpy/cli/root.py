@@ -42,6 +42,7 @@ VERBS = {
     "publish": "lxpy.cli.publish:publish",
     "query": "lxpy.cli.query:query",
     "recover": "lxpy.cli.recover:recover",
+    "remote": "lxpy.cli.remote:remote",
     "rename": "lxpy.cli.copy:rename",
     "restart": "lxpy.cli.power:restart",
     "restore": "lxpy.cli.snapshot:restore",

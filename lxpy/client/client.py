@@ -1,4 +1,4 @@
-"""A server of LXD's API behind a unix socket: requests, operations, websockets.
+"""A server of LXD's API: requests, operations, websockets.
 
 Answers are plain dictionaries, not the structs of lxpy.api: what an editor shows goes back to the
 server unchanged, fields included that this version does not know.
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from lxpy.client.secure import Secure
+
     #: An object of the API. Any: its fields are the server's, of whatever version.
     Json = dict[str, Any]
     #: Called with the metadata of an operation that goes on, and with {} at its end.
@@ -30,15 +32,25 @@ _SUCCESS = 200
 
 
 class Client:
-    """One server. `project` goes into every request; `watcher` is told how operations proceed."""
+    """One server, at a unix socket or a URL.
 
-    def __init__(self, path: str, project: str = "", *, trace: bool = False) -> None:
+    `project` goes into every request; `watcher` is told how operations proceed.
+    """
+
+    def __init__(
+        self, path: str, project: str = "", *, trace: bool = False, secure: Secure | None = None
+    ) -> None:
         self.path = path
+        self._secure = secure
         self.project = project
         self.watcher: Watcher | None = None
         self._trace = trace
 
     # -- requests
+
+    def connect(self) -> Connection:
+        """Return a connection to the server. Raises Unreachable, and Refused when it is another."""
+        return Connection(self.path, self._secure)
 
     def target(self, path: str, parameters: dict[str, str] | None = None) -> str:
         """Return what to ask for: the path with its query and this client's project."""
@@ -63,7 +75,7 @@ class Client:
         if self._trace:
             size = body.length if isinstance(body, Upload) else len(body or b"")
             print(f"lxpy: {method} {target} ({size} bytes)", file=sys.stderr)
-        connection = Connection(self.path)
+        connection = self.connect()
         try:
             connection.send(method, target, {"Connection": "close", **(headers or {})}, body)
             return connection.response()
@@ -160,7 +172,7 @@ class Client:
 
         Ctrl-C cancels it where the server can; the second one stops waiting for it.
         """
-        connection = Connection(self.path)
+        connection = self.connect()
         target = self.target(f"/1.0/operations/{operation['id']}/wait", {"timeout": "-1"})
         connection.send("GET", target, {"Connection": "close"})
         interrupted = False
@@ -217,7 +229,7 @@ class Client:
         connections: list[Connection] = []
         try:
             for target in targets:
-                connections.append(Connection(self.path))
+                connections.append(self.connect())
                 websocket.request(connections[-1], target)
             return [websocket.WebSocket(connection) for connection in connections]
         except BaseException:

@@ -1,4 +1,4 @@
-"""The user's config.yml: read as a whole, and written whole or not at all."""
+"""The user's config.yml, whose format is that of LXD's client: remotes, aliases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def directory() -> str:
-    """Return where the user's config.yml is: LXPY_CONF, or ~/.config/lxpy."""
+    """Return where the user's files are: LXPY_CONF, or ~/.config/lxpy."""
     if path := os.environ.get("LXPY_CONF"):
         return path
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -25,7 +25,7 @@ def path() -> str:
 
 
 def text() -> str:
-    """Return what is in it, nothing when there is none or it is not for this user."""
+    """Return what is in config.yml, nothing where there is none."""
     try:
         with open(path(), encoding="utf-8") as file:
             return file.read()
@@ -33,12 +33,14 @@ def text() -> str:
         return ""
 
 
-def parse(content: str) -> dict[str, Any]:
-    """Return what a text of its kind says. Raises BadRequest."""
+def parse(found: str) -> dict[str, Any]:
+    """Return the map that a config.yml is. Raises BadRequest."""
+    if not found:
+        return {}
     import yaml  # 12 ms, and most users have no such file
 
     try:
-        data = yaml.safe_load(content) or {}
+        data = yaml.safe_load(found) or {}
     except yaml.YAMLError as error:
         raise BadRequest(f"{path()} is no YAML: {error}") from error
     if not isinstance(data, dict):
@@ -46,12 +48,19 @@ def parse(content: str) -> dict[str, Any]:
     return data
 
 
-def change(**sections: object) -> None:
-    """Replace sections of it; everything else in it stays. Raises BadRequest."""
+def change(**parts: object) -> None:
+    """Write config.yml anew with some of its parts changed; whole or not at all."""
     import yaml
 
-    data = {**parse(text()), **sections}
+    data = {**parse(text()), **parts}
     os.makedirs(directory(), mode=0o750, exist_ok=True)
-    with open(f"{path()}.new", "w", encoding="utf-8") as file:
-        yaml.safe_dump(data, file, default_flow_style=False)
-    os.replace(f"{path()}.new", path())
+    write(path(), yaml.safe_dump(data, default_flow_style=False).encode())
+
+
+def write(target: str, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all."""
+    new = f"{target}.new"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.replace(new, target)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 over a unix socket: one connection, one exchange at a time.
+"""HTTP/1.1 over a unix socket, or TLS: one connection, one exchange at a time.
 
 http.client does the same, but importing it (email, ssl, urllib) takes 20 ms, as long as a whole
 `lxc exec`.
@@ -15,6 +15,8 @@ from lxpy.errors import Refused, Unreachable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from lxpy.client.secure import Secure
 
 BLOCK_BYTES = 256 * 1024
 _MAX_PATH_BYTES = 107  # sun_path holds 108 with its end
@@ -87,13 +89,17 @@ def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class Connection:
-    """A connection to the daemon at `path`; used for one request after another, or upgraded."""
+    """A connection to the daemon at `path`; used for one request after another, or upgraded.
 
-    __slots__ = ("buffer", "path", "sock")
+    `secure` is how to reach one that is not behind a unix socket.
+    """
 
-    def __init__(self, path: str) -> None:
+    __slots__ = ("_tunnel", "buffer", "path", "sock")
+
+    def __init__(self, path: str, secure: Secure | None = None) -> None:
         self.path = path
-        self.sock = connect(path)
+        self._tunnel = secure.connect() if secure is not None else None
+        self.sock = connect(path) if self._tunnel is None else self._tunnel.near
         self.buffer = bytearray()  # received, not yet consumed
 
     def fileno(self) -> int:
@@ -102,6 +108,8 @@ class Connection:
 
     def close(self) -> None:
         """End the connection."""
+        if self._tunnel is not None:
+            self._tunnel.close()
         self.sock.close()
 
     def send(
