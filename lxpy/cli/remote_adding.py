@@ -39,10 +39,10 @@ def add(session: Session, wish: Wish) -> None:
     session.remotes.require_new(wish.name)
     if wish.auth_type not in ("", "tls"):
         raise BadRequest(f'Invalid authentication type "{wish.auth_type}": use tls')
-    token = _token(wish.place)
+    given = token(wish.place)
     try:
-        if token is not None:
-            made = _by_token(session, wish, token)
+        if given is not None:
+            made = _by_token(session, wish, given)
         elif wish.protocol == "simplestreams":
             made = _image_server(wish)
         elif wish.protocol != "lxd":
@@ -132,7 +132,7 @@ def _by_token(session: Session, wish: Wish, token: Json) -> Remote:
     raise Failed(f"All server addresses are unavailable: {'; '.join(reasons)}")
 
 
-def _token(text: str) -> Json | None:
+def token(text: str) -> Json | None:
     """Return what a token holds, None for what is none."""
     try:
         found = json.loads(base64.b64decode(text, validate=True))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DIRECTORY = "/var/lib/lxpy"
 LOCAL, IMAGES = "local", "images"
+_MAX_NAME = 128  # it is part of a file's name
 
 
 def socket_path() -> str:
@@ -163,11 +164,10 @@ class Remotes:
 
     def require_new(self, name: str) -> None:
         """Raise Conflict when there is a remote of that name, BadRequest when none can be."""
-        if ":" in name or "/" in name or not name or name.startswith("."):
-            raise BadRequest(
-                "Remote names may not contain colons" if ":" in name
-                else f'"{name}" is no name of a remote'
-            )  # fmt: skip
+        if ":" in name:
+            raise BadRequest("Remote names may not contain colons")
+        if "/" in name or name.startswith(".") or not 0 < len(name) <= _MAX_NAME:
+            raise BadRequest(f'"{name[:80]}" is no name of a remote: give it one first')
         if name in self._remotes:
             raise Conflict(f"Remote {name} exists as <{self._remotes[name].address}>")
 

@@ -13,7 +13,7 @@ from lxpy.cli.console import Detach
 from lxpy.cli.image_export import extension
 from lxpy.cli.session import Session
 from lxpy.client import remotes
-from lxpy.errors import BadRequest, NotFound, NotSupported
+from lxpy.errors import BadRequest, NotFound
 
 INSTANCE: dict[str, Any] = {
     "name": "web1",
@@ -151,14 +151,16 @@ def test_remotes(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         session.server("images:debian/13")
     (tmp_path / "config.yml").write_text(
         "default-remote: lab\nremotes:\n  lab: {addr: 'unix:///lab.socket', project: web}\n"
-        "  far: {addr: 'https://192.0.2.1:8443'}\n"
+        "  far: {addr: 'https://192.0.2.1:8443/'}\n"
+        "  odd: {addr: 'http://192.0.2.1'}\n"
     )
     session = Session()
     client, name = session.server("c1")
     assert (client.path, client.project, name) == ("/lab.socket", "web", "c1")
     assert session.server("local:c1")[0].path == "/ours.socket"
-    with pytest.raises(NotSupported, match="unix sockets only"):
-        session.server("far:")
+    assert session.server("far:c1")[0].path == "https://192.0.2.1:8443"
+    with pytest.raises(BadRequest, match="use .https://"):
+        session.server("odd:")
     (tmp_path / "config.yml").write_text("remotes: [a\n")
     with pytest.raises(BadRequest, match="config.yml"):
         Session().server("c1")
