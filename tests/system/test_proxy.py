@@ -462,3 +462,26 @@ def test_sessions_of_datagrams(daemon: Daemon, launch: Launch) -> None:
         for number, client in enumerate(clients):
             assert client.recv(100) == b"C%d" % number
             client.close()
+
+
+def test_an_end_without_a_daemon(own_daemon: Daemon, busybox_image: Path, tmp_path: Path) -> None:
+    """Nothing is left of an instance that ends while no daemon runs."""
+    daemon = own_daemon
+    name = _launched(daemon, busybox_image)
+    network = daemon.api.get("/1.0/profiles/default")["devices"]["eth0"]["network"]
+    own = daemon.api.get(f"/1.0/networks/{network}")["config"]["ipv4.address"].split("/")[0]
+    static = own.rpartition(".")[0] + ".213"
+    nic = {"type": "nic", "network": network, "name": "eth0", "ipv4.address": static}
+    nat = proxy(f"tcp:{own}:4711", "tcp:0.0.0.0:80", nat="true")["px"]
+    unix = proxy(f"unix:{tmp_path}/left.sock", "unix:@x")["px"]
+    add(daemon, name, {"eth0": nic, "nat": nat, "unix": unix})
+    assert _tables(name) and (tmp_path / "left.sock").exists()
+    pid = daemon.init_pid(name)
+    (forwarder,) = forwarders(daemon, name)
+    daemon.kill()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not processes.alive(forwarder), 10, "the forwarder ends")
+    assert not (tmp_path / "left.sock").exists()
+    daemon.start()
+    assert not _tables(name)
+    daemon.wait_status(name, "Stopped")
