@@ -42,6 +42,11 @@ Keeping = Callable[[str], AbstractAsyncContextManager[None]]
 _log = structlog.get_logger()
 
 
+def is_fingerprint(text: str) -> bool:
+    """Tell whether that is a whole fingerprint."""
+    return _WHOLE.fullmatch(text) is not None
+
+
 class Source(Protocol):
     """What a request says of where an image is."""
 
@@ -73,7 +78,7 @@ class Origin:
     @property
     def fingerprint(self) -> str:
         """The image's fingerprint, where the name is that."""
-        return self.name if _WHOLE.fullmatch(self.name) else ""
+        return self.name if is_fingerprint(self.name) else ""
 
     def update_source(self) -> dict[str, str]:
         """Return it as an image keeps it; a fingerprint is no place to look for newer ones."""

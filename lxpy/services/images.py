@@ -39,7 +39,7 @@ from lxpy.services.image_rows import (
     shown,
     writable,
 )
-from lxpy.services.image_sources import Fetched, ImageSources, Origin
+from lxpy.services.image_sources import Fetched, ImageSources, Origin, is_fingerprint
 from lxpy.services.image_tokens import ImageTokens
 from lxpy.services.image_upkeep import CACHED, ImageUpkeep
 from lxpy.services.scopes import Feature, Scopes
@@ -339,8 +339,8 @@ class Images:
 
     def _await_push(self, project: str, wish: api.ImagesPost) -> Operation:
         """Return a token with which another server may send an image. Raises BadRequest."""
-        if not wish.source.fingerprint:
-            raise BadRequest("Missing fingerprint of the image that is to be pushed")
+        if not is_fingerprint(wish.source.fingerprint):
+            raise BadRequest("Missing or invalid fingerprint of the image that is to be pushed")
         metadata = {
             "aliases": wish.aliases,
             "expires_at": wish.expires_at or api.NEVER,

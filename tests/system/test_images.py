@@ -321,6 +321,7 @@ def test_chunked_upload(daemon: Daemon, fresh: Callable[..., Path]) -> None:
             "containers only",
         ),
         ({"mode": "push"}, 400, "fingerprint"),
+        ({"mode": "push", "fingerprint": "abc/.."}, 400, "invalid fingerprint"),
         ({"type": "image", "protocol": "build"}, 400, "alias or fingerprint"),
         ({"type": "nothing"}, 400, "Invalid images source"),
     ],
@@ -526,3 +527,22 @@ def test_images_of_all_projects(daemon: Daemon, fresh: Callable[..., Path]) -> N
     assert f"/1.0/images/{fingerprint}" in daemon.api.get("/1.0/images?all-projects=true")
     with pytest.raises(ApiError, match="400: Cannot specify a project"):
         daemon.api.get("/1.0/images?all-projects=true&project=default")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("2030-01-01T00:00:00+05:00", "2029-12-31T19:00:00Z"),
+        ("9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59Z"),
+        ("0001-01-01T00:00:00+12:00", "1970-01-01T00:00:00Z"),
+        (None, "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_expiry_that_is_written(
+    daemon: Daemon, fresh: Callable[..., Path], given: str | None, shown: str
+) -> None:
+    """In any zone, to the ends of time."""
+    fingerprint = import_image(daemon, fresh("expiry"), "expiry")
+    for method in ("PUT", "PATCH"):
+        daemon.api.call(method, f"/1.0/images/{fingerprint}", {"expires_at": given})
+        assert daemon.api.get(f"/1.0/images/{fingerprint}")["expires_at"] == shown
