@@ -229,7 +229,7 @@ class Application:
                 lifecycle=self.lifecycle,
             ),
             copies=VolumeCopies(
-                db=self.db, scopes=self.scopes, pools=self.pools,
+                db=self.db, scopes=self.scopes, projects=self.projects, pools=self.pools,
                 journal=self.journal, files=self.volume_files,
                 users=users, disks=self.disks, volumes=volumes, registry=self.registry,
                 lifecycle=self.lifecycle,

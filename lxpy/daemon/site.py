@@ -44,6 +44,7 @@ from lxpy.services.logs import Logs
 from lxpy.services.memory import Memory
 from lxpy.services.metadata import InstanceMetadata
 from lxpy.services.migration_source import MigrationSource
+from lxpy.services.moves import Moves
 from lxpy.services.publish import Publish
 from lxpy.services.recovery import Recovery
 from lxpy.services.sftp import Sftp
@@ -126,6 +127,7 @@ def _instances(app: Application) -> instances.Services:
             app.directories, app.store, app.runtime, app.power, app.registry, app.lifecycle
         ),
         logs=Logs(app.directories, app.store, app.lifecycle),
+        moves=_moves(app),
     )  # fmt: skip
 
 
@@ -135,16 +137,28 @@ def _source(app: Application) -> MigrationSource:
     )
 
 
-def _creation(app: Application) -> Creation:
-    copies = Copies(
+def _copies(app: Application) -> Copies:
+    return Copies(
         store=app.store, journal=app.journal, files=app.snapshot_files, pools=app.pools,
         images=app.images, power=app.power, runtime=app.runtime,
     )  # fmt: skip
+
+
+def _moves(app: Application) -> Moves:
+    return Moves(
+        store=app.store, locks=app.locks, journal=app.journal, pools=app.pools,
+        profiles=app.profiles, projects=app.projects, copies=_copies(app), starter=app.starter,
+        instances=app.instances, power=app.power, registry=app.registry,
+        lifecycle=app.lifecycle,
+    )  # fmt: skip
+
+
+def _creation(app: Application) -> Creation:
     return Creation(
         store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
         projects=app.projects,
         images=app.images, pools=app.pools, networks=app.networks, starter=app.starter,
-        power=app.power, copies=copies, registry=app.registry, lifecycle=app.lifecycle,
+        power=app.power, copies=_copies(app), registry=app.registry, lifecycle=app.lifecycle,
         twins=Twins(app.store, app.checkpoints, app.power, app.runtime),
     )  # fmt: skip
 

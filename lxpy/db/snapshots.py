@@ -45,6 +45,14 @@ async def set_expiry(session: AsyncSession, id: int, expires_at: datetime | None
     await session.execute(update(Row).where(Row.id == id).values(expires_at=expires_at))
 
 
+async def set_devices(
+    session: AsyncSession, id: int, devices: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """Note other devices of a snapshot, its own and, in `data`, those of its profiles."""
+    changed = {"devices": dict(devices), "data": dict(data)}
+    await session.execute(update(Row).where(Row.id == id).values(**changed))
+
+
 async def rename(session: AsyncSession, id: int, name: str) -> None:
     """Note another name of a snapshot."""
     await session.execute(update(Row).where(Row.id == id).values(name=name))

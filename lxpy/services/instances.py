@@ -1,16 +1,14 @@
-"""Instances: looking at them, renaming and deleting them."""
+"""Instances: looking at them, deleting them."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lxpy.api import instances as api
 from lxpy.errors import BadRequest, Conflict, Forbidden
 from lxpy.events.lifecycle import Lifecycle
-from lxpy.instances import cloudinit, names
 from lxpy.instances.model import Instance, unique_name
 from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.services.directories import Directories
@@ -81,55 +79,7 @@ class Instances:
         """Return what an instance does now. Raises NotFound."""
         return await self._views.state(self._store.get(project, name))
 
-    # Renaming and deleting
-
-    def rename(self, project: str, name: str, wish: api.InstancePost) -> Operation:
-        """Start the renaming of a stopped instance. Raises NotFound, BadRequest, Conflict."""
-        self._store.get(project, name)
-        if wish.migration or wish.pool or (wish.project and wish.project != project):
-            raise BadRequest(
-                "Moving between pools, projects and servers is not in this version of lxpy: "
-                "copy the instance"
-            )
-        new_name = names.check_name(wish.name)
-        if self._store.has(project, new_name):
-            raise Conflict(f'Name "{new_name}" already in use')
-
-        async def work(_: Operation) -> None:
-            await self._rename(project, name, new_name)
-
-        return self._spawn("Renaming instance", project, name, work)
-
-    async def _rename(self, project: str, name: str, new_name: str) -> None:
-        first, second = sorted((name, new_name))
-        async with (
-            self._locks.hold("instance", project, first),
-            self._locks.hold("instance", project, second),
-        ):
-            old = self._store.get(project, name)
-            if self._power.is_running(old):
-                raise BadRequest("Renaming of running container not allowed")
-            if self._store.has(project, new_name):
-                raise Conflict(f'Name "{new_name}" already in use')
-            await self._check_unread(old)
-            pool = await self._pools.pool(old.root_device[1]["pool"])
-            config = {**old.config}
-            config.setdefault("volatile.apply_template", "rename")
-            config[cloudinit.INSTANCE_ID] = cloudinit.new_id()
-            new = replace(old, name=new_name, config=config)
-            async with self._journal.undoable(
-                "rename", project, name, pool=pool.name, to=new_name
-            ) as intent:
-                await self._pools.storage.rename(pool, volume_of(old), new_name)
-                try:
-                    await self._store.save(new, ends=intent)
-                except BaseException:
-                    await self._pools.storage.rename(pool, volume_of(new), old.name)
-                    raise
-            for place in (self._directories.logs, self._directories.states_of):
-                await in_thread(_move, place(old.unique_name), place(new.unique_name))
-        context = {"old_name": name}
-        self._lifecycle.emit("instance-renamed", f"/1.0/instances/{new_name}", project, context)
+    # Deleting
 
     def delete(self, project: str, name: str) -> Operation:
         """Start the deletion of a stopped instance. Raises NotFound, BadRequest."""
@@ -145,21 +95,33 @@ class Instances:
                     raise Forbidden(
                         f'Container is protected: unset security.protection.delete of "{name}"'
                     )
-                await self._check_unread(instance)
+                await self.check_unread(instance)
                 await self.remove(instance)
 
         return self._spawn("Deleting instance", project, name, work)
 
-    async def _check_unread(self, instance: Instance) -> None:
+    async def check_unread(self, instance: Instance) -> None:
         """Raise Conflict while somebody reads the instance or a snapshot of it."""
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         volume, storage = volume_of(instance), self._pools.storage
         states = [volume, *map(volume.at, await storage.snapshots(pool, volume))]
-        if any(storage.holders(pool, each) for each in states):
-            raise Conflict(
-                f'Instance "{instance.name}" is being exported, copied or read: try again when '
-                "that has ended"
-            )
+        for each in states:
+            if not await storage.is_free(pool, each):
+                raise Conflict(
+                    f'Instance "{instance.name}" is being exported, copied or read: try again '
+                    "when that has ended"
+                )
+
+    async def rename_files(self, old: str, new: str) -> None:
+        """Have what lies beside an instance's volume, and what networks know of it, follow it.
+
+        Both are unique names; what is not there any more has followed already.
+        """
+        if old == new:
+            return
+        for place in (self._directories.logs, self._directories.states_of):
+            await in_thread(_move, place(old), place(new))
+        await self._networks.forget(old)
 
     async def remove(self, instance: Instance) -> None:
         """Delete an instance that does not run, its lock held. A crash in between is made good."""
@@ -193,6 +155,6 @@ async def _keep(_: Instance) -> None:
 
 
 def _move(old: Path, new: Path) -> None:
-    shutil.rmtree(new, ignore_errors=True)
     if old.exists():
+        shutil.rmtree(new, ignore_errors=True)
         old.rename(new)

@@ -88,7 +88,7 @@ class SnapshotFiles:
         """Return where a snapshot lies. Raises Conflict when somebody reads it."""
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         volume = volume_of(instance).at(snapshot)
-        if self._pools.storage.holders(pool, volume):
+        if not await self._pools.storage.is_free(pool, volume):
             raise Conflict(
                 f'Snapshot "{volume.label}" is in use: it is mounted, exported or compared; try '
                 "again when that has ended"

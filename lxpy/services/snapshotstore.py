@@ -92,6 +92,23 @@ class SnapshotStore:
         for each in snapshots:
             self._keep(each)
 
+    async def settle(
+        self, session: AsyncSession, instance_id: int, snapshots: Iterable[Snapshot]
+    ) -> list[Snapshot]:
+        """Write the devices of an instance's snapshots in the running transaction; others go.
+
+        Once that is committed, `forget` and `adopt` show it.
+        """
+        kept = list(snapshots)
+        names = {each.name for each in kept}
+        for each in self.of(instance_id):
+            if each.name not in names:
+                await queries.remove(session, each.id)
+        for each in kept:
+            values = _values(each)
+            await queries.set_devices(session, each.id, values["devices"], values["data"])
+        return kept
+
     async def set_expiry(self, snapshot: Snapshot, expires_at: datetime | None) -> None:
         """Give a snapshot another end."""
         async with self._db.write() as session:

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from lxpy.errors import LxpyError, NotFound
+from lxpy.errors import Conflict, LxpyError, NotFound
 from lxpy.instances import boot
-from lxpy.instances.model import Instance
+from lxpy.instances.model import Instance, unique_name
 from lxpy.runtime.container import Held, Runtime
 from lxpy.services.instances import Instances
 from lxpy.services.journal import Intent, Journal
@@ -27,6 +27,10 @@ _AT_ONCE = 8
 Handler = Callable[[Intent], Awaitable[None]]
 
 _log = structlog.get_logger()
+
+
+def _where(instance: Instance) -> tuple[str, str, str]:
+    return instance.root_device[1]["pool"], instance.project, instance.name
 
 
 class Startup:
@@ -55,7 +59,7 @@ class Startup:
             **handlers,
             "create": self._undo_create,
             "delete": self._finish_delete,
-            "rename": self._settle_rename,
+            "move": self._settle_move,
         }
         self._paused: set[str] = set()
         self._interrupted: list[Intent] = []
@@ -86,18 +90,28 @@ class Startup:
         if not self._store.has(intent.project, intent.name):
             await self._instances.clear(intent.project, intent.name, intent.data["pool"])
 
-    async def _settle_rename(self, intent: Intent) -> None:
-        """The row tells which name counts; the volume gets that one."""
-        pool = await self._pools.pool(intent.data["pool"])
+    async def _settle_move(self, intent: Intent) -> None:
+        """The row tells where the instance is; there its volume is, and nowhere else."""
+        data, storage = intent.data, self._pools.storage
         old = Volume(intent.name, VolumeType.CONTAINER, intent.project)
-        new = Volume(intent.data["to"], VolumeType.CONTAINER, intent.project)
-        try:
-            if self._store.has(intent.project, intent.name):
-                await self._pools.storage.rename(pool, new, old.name)
-            else:
-                await self._pools.storage.rename(pool, old, new.name)
-        except NotFound:
-            return  # it has that name
+        new = Volume(data["to"], VolumeType.CONTAINER, data["to_project"])
+        found = self._store.by_id(data["id"])
+        where = ("", "", "") if found is None else _where(found)
+        moved = where == (data["to_pool"], new.project, new.name)
+        if data["pool"] != data["to_pool"]:
+            pool = await self._pools.pool(data["pool"] if moved else data["to_pool"])
+            await storage.delete_volume(pool, old if moved else new)
+        elif found is not None:
+            pool = await self._pools.pool(data["pool"])
+            here, there = (old, new) if moved else (new, old)
+            try:
+                await storage.rename(pool, here, there.name, project=there.project)
+            except (NotFound, Conflict):
+                # It has that name; or it was copied, and what is left is the other one.
+                await storage.delete_volume(pool, here)
+        if moved:
+            names = [unique_name(each.project, each.name) for each in (old, new)]
+            await self._instances.rename_files(*names)
 
     async def adopt(self, held: list[Held], *, complete: bool = True) -> None:
         """Agree with the supervisor on what runs.

@@ -98,9 +98,16 @@ class InstanceStore:
         return kept
 
     async def save(
-        self, instance: Instance, *, ends: str = "", begins: Intent | None = None
+        self,
+        instance: Instance,
+        *,
+        ends: str = "",
+        begins: Intent | None = None,
+        snapshots: Iterable[Snapshot] | None = None,
     ) -> Instance:
-        """Write a changed instance, its name included; an intent ends, or begins, with that.
+        """Write a changed instance, name and project included; an intent ends, or begins, with it.
+
+        `snapshots` are what those that it has become, with their devices; the others' rows go.
 
         Raises Conflict when its name is taken, NotFound when a profile is gone.
         """
@@ -111,7 +118,7 @@ class InstanceStore:
         async with self._db.write() as session:
             row = await session.get_one(InstanceRow, instance.id)
             _fill(row, instance)
-            if old.profiles != instance.profiles:
+            if (old.project, old.profiles) != (instance.project, instance.profiles):
                 row.profiles = []
                 await session.flush()
                 await self._assign(session, row, instance)
@@ -121,8 +128,13 @@ class InstanceStore:
                 intents.add(
                     session, begins.kind, begins.project, begins.name, begins.id, **begins.data
                 )
+            if snapshots is not None:
+                snapshots = await self.snapshots.settle(session, instance.id, snapshots)
         del self._instances[old.project, old.name]
         self._keep(instance)
+        if snapshots is not None:
+            self.snapshots.forget(instance.id)
+            self.snapshots.adopt(snapshots)
         return instance
 
     async def note(
@@ -185,6 +197,7 @@ class InstanceStore:
 
 
 def _fill(row: InstanceRow, instance: Instance) -> None:
+    row.project = instance.project
     row.name = instance.name
     row.architecture = instance.architecture
     row.ephemeral = instance.ephemeral

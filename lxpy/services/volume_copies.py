@@ -13,12 +13,13 @@ from lxpy.api import storage as api
 from lxpy.db import volumes as queries
 from lxpy.db.engine import Database
 from lxpy.db.rows import VolumeRow, VolumeSnapshotRow
-from lxpy.errors import BadRequest, NotSupported
+from lxpy.errors import BadRequest
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.services import access
 from lxpy.services.disks import Disks
 from lxpy.services.journal import Journal
+from lxpy.services.projects import Projects
 from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.volume_files import Record, SnapshotRecord, VolumeFiles
@@ -70,6 +71,7 @@ class VolumeCopies:
         *,
         db: Database,
         scopes: Scopes,
+        projects: Projects,
         pools: Pools,
         journal: Journal,
         files: VolumeFiles,
@@ -81,6 +83,7 @@ class VolumeCopies:
     ) -> None:
         self._db = db
         self._scopes = scopes
+        self._projects = projects
         self._pools = pools
         self._journal = journal
         self._files = files
@@ -119,19 +122,19 @@ class VolumeCopies:
         return self._spawn("Copying storage volume", work, target)
 
     async def move(self, place: Place, wish: api.VolumePost) -> Operation:
-        """Start the move of a volume that nobody uses to another pool.
+        """Start the move of a volume that nobody uses to another pool, project, or both.
 
-        Raises NotFound, BadRequest, Conflict; NotSupported for a move to another project.
+        Raises NotFound, BadRequest, Conflict; Failed when the project may not have it.
         """
         check_custom(place.kind)
-        if wish.project not in ("", place.project):
-            raise NotSupported(
-                "Moving storage volumes to another project is not in this version of lxpy: export "
-                "and import the volume"
-            )
-        target = custom(wish.pool, check_name(wish.name or place.name), place.project)
+        project = wish.project or place.project
+        access.check(project)
+        owner = self._scopes.owner(Feature.VOLUMES, self._scopes.get(project).name)
+        target = custom(wish.pool or place.pool, check_name(wish.name or place.name), owner)
         await self._pools.pool(target.pool)
         source = await self._find(place, "", alone=True)
+        if owner != place.project:
+            await self._projects.check_volume(owner, source.config.get("size", ""))
         await self._volumes.unused(source.pool, place, "A volume cannot be moved")
         await self._volumes.check_free(target)
 
@@ -233,7 +236,7 @@ class VolumeCopies:
                 f'Volume "{target.name}" has content type "{old.row.content_type}", '
                 f'"{source.place.name}" has "{source.row.content_type}"'
             )
-        self._users.check_at_rest(old.pool, stored(old.row), "A volume cannot be refreshed")
+        await self._users.check_at_rest(old.pool, stored(old.row), "A volume cannot be refreshed")
         have = {each.name: each.created_at for each in old.snapshots}
         new = [each for each in source.snapshots if have.get(each.name) != each.created_at]
         hidden = f"refresh-{uuid4()}"

@@ -134,7 +134,8 @@ class VolumeFiles:
             async with self._db.write() as session:
                 row = await find(session, old)
                 row.pool_id = await _pool_id(session, record.place.pool)
-                row.name, row.config = record.place.name, dict(record.config)
+                row.project, row.name = record.place.project, record.place.name
+                row.config = dict(record.config)
                 await intents.end(session, ends)
                 return intents.add(
                     session, "volume-orphan", old.project, old.name,

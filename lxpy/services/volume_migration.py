@@ -178,7 +178,7 @@ class VolumeMigration:
             have = {each.name: each for each in await queries.snapshots(session, row.id)}
         volume = stored(row)
         async with self._users.locked(pool, volume, place):
-            self._users.check_at_rest(pool, volume, "A volume cannot be refreshed")
+            await self._users.check_at_rest(pool, volume, "A volume cannot be refreshed")
             offer = await meetings.header(control)
             needed = [each for each in offer.snapshots if not _is_here(each, have)]
             answer = receiving.answer(offer, refresh=needed)

@@ -249,7 +249,7 @@ class VolumeSnapshots:
     async def _at_rest(self, place: Place, name: str) -> _Found:
         """Return a snapshot that nobody reads. Raises NotFound, Conflict."""
         found = await self._find(place, name)
-        if self._pools.storage.holders(found.pool, found.volume):
+        if not await self._pools.storage.is_free(found.pool, found.volume):
             raise Conflict(
                 f'Snapshot "{found.volume.label}" is in use: it is mounted, exported or compared; '
                 "try again when that has ended"

@@ -106,7 +106,7 @@ class VolumeUsers:
                 f"The storage volume is still in use: remove it from {', '.join(found[:5])} first"
             )
 
-    def check_at_rest(self, pool: Pool, volume: Volume, what: str) -> None:
+    async def check_at_rest(self, pool: Pool, volume: Volume, what: str) -> None:
         """Raise BadRequest when a running instance has the volume, or something else reads it.
 
         `what` says what cannot be done then.
@@ -116,7 +116,7 @@ class VolumeUsers:
             raise BadRequest(
                 f"{what} while running instances use the volume: stop {names}, or detach it"
             )
-        if self._pools.storage.holders(pool, volume):
+        if not await self._pools.storage.is_free(pool, volume):
             raise BadRequest(
                 f"{what} while the volume is in use: it is exported, compared or mounted; try "
                 "again when that has ended"

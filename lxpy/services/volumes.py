@@ -222,9 +222,9 @@ class Volumes:
         async with self._db.read() as session:
             row = await find(session, place)
             await self._users.check_unused(session, place)
-        self._users.check_at_rest(pool, stored(row), what)
+        await self._users.check_at_rest(pool, stored(row), what)
         for name in await self._pools.storage.snapshots(pool, stored(row)):
-            self._users.check_at_rest(pool, stored(row).at(name), what)
+            await self._users.check_at_rest(pool, stored(row).at(name), what)
         return row
 
     async def _restore(self, place: Place, snapshot: str) -> None:
@@ -236,7 +236,7 @@ class Volumes:
                 known = await queries.find_snapshot(session, row.id, snapshot)
             if known is None:
                 raise missing()
-            self._users.check_at_rest(pool, stored(row), "A snapshot cannot be restored")
+            await self._users.check_at_rest(pool, stored(row), "A snapshot cannot be restored")
             await self._files.restore(pool, row, place, snapshot)
         self._tell("restored", place, {"snapshot": snapshot})
 
@@ -251,7 +251,7 @@ class Volumes:
                 row = await find(session, place)
             check(views.writable(views.of_row(row, {})))
             wish = change(row.config, row.description)
-            config = self._settled(pool, row, given(wish.config))
+            config = await self._settled(pool, row, given(wish.config))
             await self._projects.check_volume(
                 place.project, config.get("size", ""), row.config.get("size", "")
             )
@@ -303,7 +303,7 @@ class Volumes:
         self._pools.storage.validate_volume(pool, config)
         return config
 
-    def _settled(self, pool: Pool, row: VolumeRow, config: dict[str, str]) -> dict[str, str]:
+    async def _settled(self, pool: Pool, row: VolumeRow, config: dict[str, str]) -> dict[str, str]:
         """Return a volume's new config. Raises BadRequest, InvalidConfig."""
         content = ContentType(row.content_type)
         if content is not ContentType.FILESYSTEM and row.config.get("size"):
@@ -312,7 +312,7 @@ class Volumes:
             raise BadRequest(f'The size of ISO volume "{row.name}" is that of its file')
         for key in ("security.shifted", "security.unmapped"):
             if config.get(key) != row.config.get(key):
-                self._users.check_at_rest(pool, stored(row), f'"{key}" cannot be changed')
+                await self._users.check_at_rest(pool, stored(row), f'"{key}" cannot be changed')
         writers = sorted(self._disks.writers(place_of(row)))
         if len(writers) > 1 and not is_true(config.get("security.shared")):
             raise BadRequest(

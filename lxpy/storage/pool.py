@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,6 +30,8 @@ from lxpy.storage.volume import (
     check_fingerprint,
 )
 from lxpy.threads import in_thread
+
+_MOMENT_S = 2.0
 
 
 class StoragePools:
@@ -168,9 +171,16 @@ class StoragePools:
         ):
             await transfer.copy(self._of(pool), pool, still, directory)
 
-    async def rename(self, pool: Pool, volume: Volume, new_name: str) -> None:
-        """Rename a volume that is not in use with its snapshots, or one snapshot."""
-        new = volume.at(new_name) if volume.snapshot else replace(volume, name=new_name)
+    async def rename(
+        self, pool: Pool, volume: Volume, new_name: str, *, project: str | None = None
+    ) -> None:
+        """Rename a volume that is not in use with its snapshots, or one snapshot.
+
+        `project` is the one that the volume goes to, None when it stays in its own.
+        """
+        new = volume.at(new_name)
+        if not volume.snapshot:
+            new = replace(volume, name=new_name, project=project or volume.project)
         async with self._holders.still(pool, volume.whole):
             with full_told(pool):
                 await self._of(pool).rename_volume(pool, volume, new)
@@ -265,6 +275,18 @@ class StoragePools:
     def holders(self, pool: Pool, volume: Volume) -> frozenset[str]:
         """Return who holds the volume."""
         return self._holders.of(pool, volume)
+
+    async def is_free(self, pool: Pool, volume: Volume) -> bool:
+        """Tell whether nobody holds the volume, or nobody any more in a moment.
+
+        One who reads a file of it has the last byte a little before it is let go.
+        """
+        end = time.monotonic() + _MOMENT_S
+        while self.holders(pool, volume):
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(_MOMENT_S / 40)
+        return True
 
     async def rootfs(self, pool: Pool, volume: Volume) -> Rootfs:
         """Say where the files of a held volume or snapshot are. Raises NotFound."""

@@ -103,6 +103,28 @@ def test_volumes(daemon: Daemon, tiny: str, project: Make) -> None:
             daemon.api.call("DELETE", f"{volumes}/pv?project={scope}")
 
 
+def test_volume_moves(daemon: Daemon, project: Make) -> None:
+    own = project(limits__disk="100MiB")
+    volumes = "/1.0/storage-pools/default/volumes/custom"
+    daemon.api.post(volumes, {"name": "pv", "config": {"size": "200MiB"}})
+    try:
+        daemon.api.post(f"{volumes}/pv/snapshots", {"name": "s0"})
+        move = {"name": "pv", "pool": "default", "project": own}
+        with pytest.raises(ApiError, match="limits.disk"):
+            daemon.api.post(f"{volumes}/pv", move)
+        daemon.api.patch(f"/1.0/projects/{own}", {"config": {"limits.disk": ""}})
+        daemon.api.post(f"{volumes}/pv", move)
+        assert daemon.api.raw("GET", f"{volumes}/pv")[0] == 404
+        assert daemon.api.get(f"{volumes}/pv/snapshots?project={own}")
+        daemon.lxpy(
+            "storage", "volume", "move", "default/pv", "default/pv", "--project", own,
+            "--target-project", "default",
+        )  # fmt: skip
+        assert daemon.api.get(f"{volumes}?project={own}") == []
+    finally:
+        daemon.api.delete(f"{volumes}/pv")
+
+
 def test_limits(daemon: Daemon, tiny: str, project: Make) -> None:
     here = project(
         features__images="false", features__profiles="false", limits__instances="2",

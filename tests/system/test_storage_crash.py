@@ -144,6 +144,30 @@ def resized(bench: Bench, name: str) -> bool:
     return bool(bench.api.get(f"{VOLUMES}/{name}")["config"].get("size") == "300MiB")
 
 
+def move(pool: str) -> Step:
+    body = {"migration": True, "pool": pool}
+    return lambda bench, name: bench.api.post(f"/1.0/instances/{name}", {"name": name, **body})
+
+
+def moved(pool: str) -> Callable[[Bench, str], bool]:
+    """An instance is whole, on one of two pools."""
+
+    def check(bench: Bench, name: str) -> bool:
+        url = f"/1.0/instances/{name}"
+        status, _, data = bench.api.raw("GET", f"{url}/files?path=/root/data")
+        assert status == 200 and hashlib.sha256(data).hexdigest() == bench.new
+        status, _, data = bench.api.raw("GET", f"{url}/snapshots/s0/files?path=/root/data")
+        assert status == 200 and hashlib.sha256(data).hexdigest() == bench.old
+        return bool(bench.api.get(url)["expanded_devices"]["root"]["pool"] == pool)
+
+    return check
+
+
+def copy_elsewhere(bench: Bench, name: str) -> None:
+    bench.copy(name)
+    move("default")(bench, name)
+
+
 def archive(bench: Bench) -> bytes:
     status, _, data = bench.api.raw("GET", "/1.0/instances/base/export")
     assert status == 200, data
@@ -181,6 +205,8 @@ OPERATIONS = {
         lambda b, n: b.api.post(f"{INSTANCES}/{n}", {"name": f"{n}x"}),
         renamed(INSTANCES, Volume),
     ),
+    "move-away": Operation(Bench.copy, move("default"), moved("default")),
+    "move-here": Operation(copy_elsewhere, move("p"), moved("p")),
     "export": Operation(nothing, lambda b, _: archive(b) and None, exported),
     "backup": Operation(
         nothing, lambda b, n: b.api.post(f"{INSTANCES}/base/backups", {"name": n}), backed_up

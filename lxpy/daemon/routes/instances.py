@@ -20,6 +20,7 @@ from lxpy.services.instances import Instances
 from lxpy.services.logs import Logs
 from lxpy.services.migration_sink import MigrationSink
 from lxpy.services.migration_source import MigrationSource
+from lxpy.services.moves import Moves
 from lxpy.services.power import Power
 from lxpy.services.updates import Updates
 
@@ -39,6 +40,7 @@ class Services:
     exec: Exec
     consoles: Consoles
     logs: Logs
+    moves: Moves
 
 
 class Handlers:
@@ -109,12 +111,13 @@ class Handlers:
         return http.empty()
 
     async def rename(self, request: web.Request) -> web.Response:
-        """Rename an instance, or send it to another server."""
+        """Rename an instance, move it to another pool or project, or send it to another server."""
         wish = await http.body(request, api.InstancePost)
         name = http.segment(request, "name")
+        project = http.project(request)
         if wish.migration and not (wish.pool or wish.project):
-            return http.accepted(self._services.source.send(http.project(request), name, wish))
-        return http.accepted(self._services.instances.rename(http.project(request), name, wish))
+            return http.accepted(self._services.source.send(project, name, wish))
+        return http.accepted(await self._services.moves.move(project, name, wish))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete an instance."""
