@@ -151,6 +151,26 @@ _SERVER = {
     "resources_v2": "services.hardware",
     "warnings": "/1.0/warnings (services.server)",
 }
+_PROJECTS = {
+    "projects": "/1.0/projects (services.projects, services.scopes)",
+    "project_usage": "state of projects (services.projects)",
+    "projects_compression": "images. and backups.compression_algorithm (services.settings)",
+    "projects_images_auto_update": "images.auto_update_* of projects (services.image_upkeep)",
+    "projects_images_remote_cache_expiry": "of projects, too (services.image_upkeep)",
+    "projects_limits": "limits.* (instances.allowed)",
+    "projects_limits_disk": "limits.disk (instances.allowed, services.projects)",
+    "projects_limits_instances": "limits.instances (instances.allowed)",
+    "projects_networks_restricted_access": "restricted.networks.access (instances.allowed)",
+    "projects_restrictions": "restricted.* (instances.allowed)",
+    "projects_restricted_backups_and_snapshots": "services.projects",
+    "projects_restricted_intercept": "restricted.containers.interception (instances.allowed)",
+    "storage_api_project": "features.storage.volumes (services.scopes)",
+    "container_copy_project": "copies from other projects (services.copies)",
+    "instance_pool_move": "pool of POST (services.moves)",
+    "instance_project_move": "project of POST (services.moves)",
+    "storage_volume_project_move": "project of POST (services.volume_copies)",
+    "storage_volumes_all_projects": "all-projects of volumes (services.volumes)",
+}
 #: networks and nics
 _NETWORKS = {
     "network": "bridges (services.networks)",
@@ -225,6 +245,7 @@ EXTENSIONS: dict[str, str] = {
     **_IMAGES,
     **_NETWORKS_AND_STORAGE,
     **_NETWORKS,
+    **_PROJECTS,
     **_SERVER,
     **_OWN,
 }

@@ -109,6 +109,7 @@ class Application:
         self.settings = Settings(self.db)
         self.proxies = Proxies(self.settings)
         self.scopes = scopes = Scopes(self.db)
+        self.settings.of_project = scopes.config
         self.store = store = InstanceStore(self.db, scopes)
         self.lxcfs = Lxcfs(directories.lxcfs)
         self.runtime = runtime = Runtime(

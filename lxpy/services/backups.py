@@ -117,7 +117,7 @@ class Backups:
         owner = _owner(self._store.get(project, name))
         self._projects.check_feature(project, "backups")
         alone = wish.instance_only or wish.container_only
-        packer = await self._exports.packer(wish.compression_algorithm, KEPT_COMPRESSION)
+        packer = await self._exports.packer(project, wish.compression_algorithm, KEPT_COMPRESSION)
         how = Wish(packer, alone, wish.since)
         self._exports.check(project, name, how)
         if wish.target is not None:

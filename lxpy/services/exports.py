@@ -85,12 +85,14 @@ class Exports:
         self._views = views
         self._settings = settings
 
-    async def packer(self, algorithm: str, unset: str = "") -> Packer:
-        """Return how to compress; "" is what the server's config says, `unset` if it is silent.
+    async def packer(self, project: str, algorithm: str, unset: str = "") -> Packer:
+        """Return how to compress; "" is what the project's or the server's config says.
 
-        Raises BadRequest.
+        `unset` if these are silent. Raises BadRequest.
         """
-        chosen = algorithm or self._settings.get("backups.compression_algorithm", unset)
+        chosen = algorithm or self._settings.get(
+            "backups.compression_algorithm", unset, project=project
+        )
         return await in_thread(pack.packer, chosen)
 
     def check(self, project: str, name: str, wish: Wish) -> Instance:
@@ -126,7 +128,7 @@ class Exports:
 
         Raises NotFound, Failed.
         """
-        wish = Wish(await self.packer("none"), instance_only)
+        wish = Wish(await self.packer(project, "none"), instance_only)
         async with AsyncExitStack() as stack:
             async with self._locks.hold("instance", project, name):
                 still = await self._still(stack, self.check(project, name, wish), wish)
@@ -146,13 +148,13 @@ class Exports:
         async with AsyncExitStack() as stack:
             async with self._locks.hold("instance", project, name):
                 instance = self.check(
-                    project, name, Wish(await self.packer("none"), since=snapshot)
+                    project, name, Wish(await self.packer(project, "none"), since=snapshot)
                 )
                 pool = await self._pools.pool(instance.root_device[1]["pool"])
                 volume = volume_of(instance).at(snapshot)
                 await stack.enter_async_context(self._pools.storage.held(pool, volume))
             still = Still(instance, pool, volume, ())
-            wish = Wish(await self.packer("none"), instance_only=True)
+            wish = Wish(await self.packer(project, "none"), instance_only=True)
             yield still, dict((await self._about(still, wish)).config)
 
     @asynccontextmanager

@@ -74,6 +74,8 @@ class Origin:
     project: str = ""
     secret: str = ""
     image_type: str = ""
+    #: what a server that has several is asked for, "" for what this machine is
+    architecture: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -154,8 +156,8 @@ class ImageSources:
             images.append(_offered(each, free))
         return images
 
-    def origin(self, source: Source) -> Origin:
-        """Check what a request says, and name it the one way.
+    def origin(self, project: str, source: Source) -> Origin:
+        """Check what a request says, and name it the one way, as a project wants it.
 
         Raises BadRequest, NotFound for a recipe that does not exist, NotSupported.
         """
@@ -170,13 +172,18 @@ class ImageSources:
             return _lxd_origin(source, name)
         if protocol == "simplestreams":
             self._server(source.server)
-            return Origin("simplestreams", source.server.rstrip("/"), name)
+            return self.wanted(project, Origin(protocol, source.server.rstrip("/"), name))
         try:
             return Origin(protocol, "", self._recipes.find(name).alias)
         except LxpyError:
             if protocol == "images" and self._servers():
-                return Origin("images", "", name)
+                return self.wanted(project, Origin(protocol, "", name))
             raise
+
+    def wanted(self, project: str, origin: Origin) -> Origin:
+        """Return an origin with the architecture that a project wants of it."""
+        wanted = self._settings.get("images.default_architecture", project=project)
+        return replace(origin, architecture=wanted)
 
     async def offered(self, origin: Origin) -> str | None:
         """Return the fingerprint that a server offers now; None where only fetching tells.
@@ -184,7 +191,8 @@ class ImageSources:
         Raises NotFound; Unreachable where neither the server nor what is kept of it can tell.
         """
         if origin.protocol == "simplestreams":
-            return (await self._server(origin.server).find(origin.name)).fingerprint
+            server = self._server(origin.server, origin.architecture)
+            return (await server.find(origin.name)).fingerprint
         if origin.protocol == "lxd":
             return (await _lxd(origin).find(origin.name, origin.image_type)).fingerprint
         return None
@@ -236,12 +244,12 @@ class ImageSources:
         if origin.protocol == "lxd":
             return await self._copy(origin, progress)
         if origin.protocol == "simplestreams":
-            return await self._download(origin.server, origin.name, progress)
+            return await self._download(origin.server, origin, progress)
         reasons: list[str] = []
         if origin.protocol == "images":
             for server in self._servers():
                 try:
-                    return await self._download(server, origin.name, progress)
+                    return await self._download(server, origin, progress)
                 except (NotFound, Unreachable) as error:
                     _log.info("image server has it not", server=server, error=str(error))
                     reasons.append(str(error))
@@ -255,9 +263,9 @@ class ImageSources:
                 raise
             raise Failed(f"{'; '.join(reasons)}; {error}") from error
 
-    async def _download(self, server: str, name: str, progress: Progress) -> Fetched:
-        streams = self._server(server)
-        offer = await streams.find(name)
+    async def _download(self, server: str, origin: Origin, progress: Progress) -> Fetched:
+        streams = self._server(server, origin.architecture)
+        offer = await streams.find(origin.name)
         stored = await self._store.find(offer.fingerprint)
         if stored is None:
             stored = await streams.download(offer, self._store, progress)
@@ -285,8 +293,8 @@ class ImageSources:
         name = f"{plan.alias.replace('/', '-')}-{plan.architecture}{suffix}"
         return Fetched(stored, found, {}, name)
 
-    def _server(self, server: str) -> SimpleStreams:
-        wanted = self._settings.get("images.default_architecture")
+    def _server(self, server: str, architecture: str = "") -> SimpleStreams:
+        wanted = architecture or self._settings.get("images.default_architecture")
         return SimpleStreams(server, self._cache, architecture_name(wanted or self._machine))
 
     def _servers(self) -> list[str]:

@@ -52,7 +52,7 @@ class ImageUpkeep:
         self._fetch = fetch
         self._locks = Locks()
         self._wake = asyncio.Event()
-        self._looked: datetime | None = None
+        self._looked: dict[str, datetime] = {}
         settings.on_change.append(self._settings_changed)
 
     async def maintain(self) -> None:
@@ -82,13 +82,13 @@ class ImageUpkeep:
             await self._registry.spawn("Cleaning up expired images", work).wait()
 
     async def update(self) -> None:
-        """Fetch newer ones of all images that are to be kept up to date."""
-        cached = is_true(self._settings.get(CACHED, "true"))
+        """Fetch newer ones of the images that are to be kept up to date, where it is time."""
         rows = [
-            row
-            for row in await self._records.updated()
-            if row.update_source and (cached or not row.cached)
+            row for row in await self._records.updated() if row.update_source and self._follows(row)
         ]
+        due = {each for each in {row.project for row in rows} if self._is_due(each)}
+        self._looked |= dict.fromkeys(due, now())
+        rows = [row for row in rows if row.project in due]
 
         async def work(operation: Operation) -> None:
             for row in rows:
@@ -108,7 +108,7 @@ class ImageUpkeep:
         """
         async with self._locks.hold("refresh", project, fingerprint):
             row = await self._records.row(project, fingerprint)
-            origin = Origin.of(row.update_source)
+            origin = self._sources.wanted(project, Origin.of(row.update_source))
             if await self._sources.offered(origin) == fingerprint:
                 return False
             wish = Wish(
@@ -125,24 +125,27 @@ class ImageUpkeep:
     async def _turn(self) -> None:
         try:
             await self.prune()
-            hours = int(self._settings.get(_INTERVAL, _HOURS))
-            if hours and self._is_due(timedelta(hours=hours)):
-                self._looked = now()
-                await self.update()
+            await self.update()
         except LxpyError as error:
             _log.warning("images not looked after", error=str(error))
 
-    def _is_due(self, interval: timedelta) -> bool:
-        return self._looked is None or now() - self._looked >= interval
+    def _follows(self, row: ImageRow) -> bool:
+        fresh = self._settings.get(CACHED, "true", project=row.project)
+        return not row.cached or is_true(fresh)
+
+    def _is_due(self, project: str) -> bool:
+        hours = int(self._settings.get(_INTERVAL, _HOURS, project=project))
+        looked = self._looked.get(project)
+        return hours > 0 and (looked is None or now() - looked >= timedelta(hours=hours))
 
     def _is_stale(self, row: ImageRow, at: datetime) -> bool:
         used = row.last_used_at or row.uploaded_at
-        days = int(self._settings.get(_EXPIRY, _DAYS))
+        days = int(self._settings.get(_EXPIRY, _DAYS, project=row.project))
         if days and used < at - timedelta(days=days):
             return True
         return row.expires_at is not None and row.expires_at < at and used < at - _GRACE
 
     def _settings_changed(self, keys: set[str]) -> None:
         if keys & _KEYS:
-            self._looked = None
+            self._looked.clear()
             self._wake.set()

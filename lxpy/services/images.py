@@ -241,7 +241,7 @@ class Images:
                 f'Invalid images source "{source.type}" with mode "{source.mode}": '
                 "use an image in mode pull, or a url"
             )
-        origin = self.sources.origin(source)
+        origin = self.sources.origin(project, source)
 
         async def work(operation: Operation) -> None:
             row: ImageRow | None = None
@@ -282,7 +282,7 @@ class Images:
         Raises NotFound for an unknown alias or recipe, BadRequest, NotSupported.
         """
         if source.protocol or source.server:
-            self.sources.origin(source)
+            self.sources.origin(project, source)
         elif source.alias:
             await self.aliases.get(self._owner(project), source.alias)
         elif not source.fingerprint and not source.properties:
@@ -311,9 +311,9 @@ class Images:
     async def _wanted(self, project: str, source: InstanceSource, progress: Progress) -> ImageRow:
         if not source.protocol and not source.server:
             return await self._records.local(project, source)
-        origin = self.sources.origin(source)
+        origin = self.sources.origin(project, source)
         known = await self._cached(project, origin)
-        fresh = is_true(self._settings.get(CACHED, "true"))
+        fresh = is_true(self._settings.get(CACHED, "true", project=project))
         wish = Wish(cached=True, auto_update=fresh)
         return known or await self._fetch(project, origin, wish, progress)
 

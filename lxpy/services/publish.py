@@ -69,7 +69,9 @@ class Publish:
                 "INSTANCE/SNAPSHOT with type snapshot"
             )
         instance = self._store.get(project, name)
-        algorithm = wish.compression_algorithm or self._settings.get("images.compression_algorithm")
+        algorithm = wish.compression_algorithm or self._settings.get(
+            "images.compression_algorithm", project=project
+        )
         packer = await in_thread(pack.packer, algorithm)
         await self._images.check(project, wish)
 

@@ -15,6 +15,8 @@ class Settings:
         self._db = db
         self._values: dict[str, str] = {}
         #: called after a change with the keys whose values are others now
+        #: returns what a project says of a key, "" for nothing
+        self.of_project: Callable[[str, str], str] = _nothing
         self.on_change: list[Callable[[set[str]], None]] = []
 
     async def load(self) -> None:
@@ -22,9 +24,13 @@ class Settings:
         async with self._db.read() as session:
             self._values = await settings.load(session)
 
-    def get(self, key: str, default: str = "") -> str:
-        """Return the value of a key, `default` when it is not set."""
-        return self._values.get(key) or default
+    def get(self, key: str, default: str = "", *, project: str = "") -> str:
+        """Return the value of a key, `default` when it is not set.
+
+        What a project says itself goes before.
+        """
+        own = self.of_project(project, key) if project else ""
+        return own or self._values.get(key) or default
 
     def all(self) -> dict[str, str]:
         """Return every key that is set."""
@@ -38,3 +44,8 @@ class Settings:
         changed = {key for key in old | values if old.get(key) != values.get(key)}
         for call in self.on_change:
             call(changed)
+
+
+def _nothing(_: str, __: str) -> str:
+    """Return what a project says that has no config."""
+    return ""

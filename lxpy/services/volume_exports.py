@@ -66,7 +66,7 @@ class VolumeExports:
         journal: Journal,
         users: VolumeUsers,
         disks: Disks,
-        packer: Callable[[str, str], Awaitable[Packer]],
+        packer: Callable[[str, str, str], Awaitable[Packer]],
     ) -> None:
         self._db = db
         self._pools = pools
@@ -75,13 +75,15 @@ class VolumeExports:
         self._disks = disks
         self._packer = packer
 
-    async def wish(self, algorithm: str, *, volume_only: bool, kept: bool = False) -> Wish:
-        """Return how an archive is made; algorithm "" is what the server's config says.
+    async def wish(
+        self, project: str, algorithm: str, *, volume_only: bool, kept: bool = False
+    ) -> Wish:
+        """Return how an archive is made; algorithm "" is what the project's config says.
 
         `kept` is one that the daemon keeps, not a stream. Raises BadRequest.
         """
         unset = KEPT_COMPRESSION if kept else ""
-        return Wish(await self._packer(algorithm, unset), volume_only)
+        return Wish(await self._packer(project, algorithm, unset), volume_only)
 
     @asynccontextmanager
     async def stream(self, place: Place, wish: Wish) -> AsyncIterator[Chunks]:

@@ -172,6 +172,23 @@ def test_restrictions(
         daemon.api.call("POST", f"/1.0/instances/c1/snapshots?project={here}", {"name": "s"})
 
 
+def test_settings_of_its_own(daemon: Daemon, tiny: str, project: Make) -> None:
+    here = project(
+        features__images="false", features__profiles="false",
+        backups__compression_algorithm="none", images__compression_algorithm="gzip",
+    )  # fmt: skip
+    create(daemon, here, tiny)
+    _, _, data = daemon.api.raw("GET", f"/1.0/instances/c1/export?project={here}")
+    assert data[257:262] == b"ustar"
+    source = {"type": "instance", "name": "c1"}
+    done = daemon.api.call("POST", f"/1.0/images?project={here}", {"source": source})
+    url = f"/1.0/images/{done['metadata']['fingerprint']}"
+    try:
+        assert daemon.api.raw("GET", f"{url}/export")[2][:2] == b"\x1f\x8b"
+    finally:
+        daemon.api.delete(url)
+
+
 def test_life(daemon: Daemon) -> None:
     api = daemon.api
     api.call("POST", "/1.0/projects", {"name": "life", "description": "d"})

@@ -65,7 +65,7 @@ class Handlers:
         project, name = http.project(request), http.segment(request, "name")
         query = request.query
         wish = Wish(
-            packer=await self._exports.packer(query.get("compression", "")),
+            packer=await self._exports.packer(project, query.get("compression", "")),
             instance_only=is_true(query.get("instance-only")),
             since=query.get("since", ""),
         )

@@ -200,8 +200,9 @@ class BackupHandlers:
         """Make a backup."""
         wish = await http.body(request, backups_api.BackupsPost)
         how = await self._exports.wish(
-            wish.compression_algorithm, volume_only=wish.volume_only, kept=True
-        )
+            http.project(request), wish.compression_algorithm,
+            volume_only=wish.volume_only, kept=True,
+        )  # fmt: skip
         return http.accepted(await self._backups.create(_place(request), wish, how))
 
     async def get(self, request: web.Request) -> web.Response:
@@ -226,7 +227,8 @@ class BackupHandlers:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Reply with an archive that is made while it is sent."""
         alone = is_true(request.query.get("volume-only"))
-        how = await self._exports.wish(request.query.get("compression", ""), volume_only=alone)
+        compression = request.query.get("compression", "")
+        how = await self._exports.wish(http.project(request), compression, volume_only=alone)
         async with self._exports.stream(_place(request), how) as chunks:
             return await send(request, chunks)
 

@@ -62,8 +62,8 @@ class Disk:
     async def snapshots(self, _: Pool, volume: Volume) -> list[str]:
         return [name.partition("/")[2] for name in self.names if name.startswith(f"{volume.name}/")]
 
-    def holders(self, _: Pool, volume: Volume) -> set[str]:
-        return {"block/1"} if volume.label in self.used else set()
+    async def is_free(self, _: Pool, volume: Volume) -> bool:
+        return volume.label not in self.used
 
 
 class Here:

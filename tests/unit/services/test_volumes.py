@@ -17,7 +17,6 @@ from lxpy.errors import (
     Conflict,
     LxpyError,
     NotFound,
-    NotSupported,
     PreconditionFailed,
 )
 from lxpy.events.bus import Bus
@@ -109,17 +108,18 @@ async def parts(db: Database, tmp_path: Path) -> AsyncIterator[Parts]:
     files = VolumeFiles(db, pools, journal)
     disks = Disks(db, scopes, pools, locks, tmp_path / "mounts")
     users = VolumeUsers(scopes, pools, store, locks, nobody)
+    projects = Projects(db, scopes, store, registry, lifecycle)
     volumes = Volumes(
-        db=db, projects=Projects(db, scopes, store, registry, lifecycle), pools=pools,
-        store=store, locks=locks, files=files, users=users, disks=disks, lifecycle=lifecycle,
+        db=db, projects=projects, pools=pools, store=store, locks=locks, files=files,
+        users=users, disks=disks, lifecycle=lifecycle,
     )  # fmt: skip
     snapshots = VolumeSnapshots(
         db=db, pools=pools, locks=locks, journal=journal, files=files, users=users, disks=disks,
         registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     copies = VolumeCopies(
-        db=db, scopes=scopes, pools=pools, journal=journal, files=files, users=users, disks=disks,
-        volumes=volumes, registry=registry, lifecycle=lifecycle,
+        db=db, scopes=scopes, projects=projects, pools=pools, journal=journal, files=files,
+        users=users, disks=disks, volumes=volumes, registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     imports = VolumeImports(
         pools=pools, locks=locks, files=files, volumes=volumes, registry=registry,
@@ -276,7 +276,7 @@ async def test_a_volume_moves(parts: Parts) -> None:
     assert await parts.names() == []
     assert [each.name for each in await parts.volumes.list("other", None)] == ["w", "w/s"]
     assert not await in_thread(parts.tree("v").parent.exists)
-    with pytest.raises(NotSupported, match="another project"):
+    with pytest.raises(NotFound, match="Project not found"):
         place = custom("other", "w")
         await parts.copies.move(place, api.VolumePost(name="w", pool="default", project="p"))
 
