@@ -6,12 +6,13 @@ BINDIR  ?= /usr/local/bin
 PYTHON  ?= /usr/bin/python3
 K       ?=
 VM_RUN  ?=
+CRASH_POINTS ?= 50
 export PREFIX BINDIR PYTHON
 
 bin    := $(PREFIX)/bin
 pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
 
-.PHONY: help install demo check format test test-unit test-system test-conformance conformance fuzz test-vm bench bench-storage checkpoint-matrix uninstall clean develop
+.PHONY: help install demo check format test test-unit test-system test-conformance conformance fuzz crash test-vm bench bench-storage checkpoint-matrix uninstall clean develop
 
 help:
 	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
@@ -19,6 +20,7 @@ help:
 	@echo 'make check       format, lint, types, import rules, unit tests'
 	@echo 'make test        check, then the system and conformance tests (root)'
 	@echo 'make conformance all suites of clients made for LXD'
+	@echo 'make crash       kill -9 at CRASH_POINTS (50) moments of every storage operation'
 	@echo 'make fuzz        20000 requests made of the API description'
 	@echo 'make bench       lxpy beside LXD on this machine'
 	@echo 'make bench-storage  its storage beside LXD and Incus'
@@ -61,6 +63,9 @@ conformance: develop
 
 fuzz: develop
 	$(pytest) -s tests/fuzz
+
+crash: develop
+	LXPY_CRASH_POINTS=$(CRASH_POINTS) $(pytest) tests/system/test_storage_crash.py tests/system/test_snapshot_crash.py
 
 test-vm: develop
 	@[ -n '$(VM_RUN)' ] || { echo 'make test-vm VM_RUN=PROGRAM: see tests/vm/run.sh' >&2; exit 2; }

@@ -196,6 +196,7 @@ class Application:
             handlers={
                 **self.snapshot_files.handlers(),
                 **self.volume_files.handlers(),
+                **self.pools.handlers(),
                 "restore": self.restoring.finish,
             },
         )  # fmt: skip

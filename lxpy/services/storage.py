@@ -6,7 +6,7 @@ Source: LXD docs, "Storage pools".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import structlog
 from msgspec import UNSET
 
 from lxpy.api import storage as api
+from lxpy.db import intents
 from lxpy.db import pools as queries
 from lxpy.db import profiles as profile_queries
 from lxpy.db import volumes as volume_queries
@@ -22,6 +23,8 @@ from lxpy.db.rows import PoolRow
 from lxpy.errors import BadRequest, Conflict, LxpyError, NotFound, Unavailable
 from lxpy.events.lifecycle import Lifecycle, url
 from lxpy.instances.expand import merge_patch
+from lxpy.instances.model import DEFAULT_PROJECT
+from lxpy.services.journal import Intent, Journal
 from lxpy.services.locks import Locks
 from lxpy.services.store import InstanceStore
 from lxpy.storage import Pool, StoragePools
@@ -29,6 +32,8 @@ from lxpy.storage import Pool, StoragePools
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 #: decided when a pool is made
 _FIXED = ("source", "volatile.initial_source")
+#: kinds of intents
+_CREATION, _DELETION = "pool-create", "pool-delete"
 
 Urls = list[str]
 #: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
@@ -49,6 +54,7 @@ class Pools:
     ) -> None:
         self.storage = StoragePools(root)
         self._db = db
+        self._journal = Journal(db)
         self._store = store
         self._locks = locks
         self._lifecycle = lifecycle
@@ -141,12 +147,15 @@ class Pools:
             config = self.storage.fill(name, wish.driver, given)
             self._check_source(config["source"])
             pool = self.storage.pool(name, wish.driver, config)
-            await self.storage.create(pool)
-            try:
-                await self._insert(pool, wish.description)
-            except BaseException:
-                await self.storage.delete(pool)
-                raise
+            async with self._journal.undoable(
+                _CREATION, DEFAULT_PROJECT, name, driver=pool.driver, config=dict(config)
+            ) as intent:
+                await self.storage.create(pool)
+                try:
+                    await self._insert(pool, wish.description, ends=intent)
+                except BaseException:
+                    await self.storage.delete(pool)
+                    raise
         self._tell("storage-pool-created", name)
 
     async def put(self, name: str, wish: api.PoolPut, check: Check) -> None:
@@ -196,15 +205,26 @@ class Pools:
                     f"The storage pool is currently in use: by {', '.join(used[:5])}; remove "
                     "that first"
                 )
-            async with self.deleting(pool):
-                await self.storage.delete(pool)
-                async with self._db.write() as session:
-                    row = await queries.find(session, name)
-                    if row is not None:
-                        await session.delete(row)
-            for kept in (self._pools, self._descriptions, self._broken):
-                kept.pop(name, None)
+            async with self._db.write(frees=True) as session:
+                intent = intents.add(session, _DELETION, DEFAULT_PROJECT, name)
+            try:
+                await self._remove(pool, intent)
+            except BaseException:
+                await self._journal.end(intent)
+                raise
         self._tell("storage-pool-deleted", name)
+
+    async def _remove(self, pool: Pool, intent: str) -> None:
+        """Remove a pool's files, then its row; may be repeated. Raises BadRequest, Failed."""
+        async with self.deleting(pool):
+            await self.storage.delete(pool)
+            async with self._db.write(frees=True) as session:
+                row = await queries.find(session, pool.name)
+                if row is not None:
+                    await session.delete(row)
+                await intents.end(session, intent)
+        for kept in (self._pools, self._descriptions, self._broken):
+            kept.pop(pool.name, None)
 
     async def resources(self, name: str) -> api.Resources:
         """Tell how full a pool is. Raises NotFound, Unavailable."""
@@ -213,6 +233,37 @@ class Pools:
             space=api.Space(used=found.space_used, total=found.space_total),
             inodes=api.Space(used=found.inodes_used, total=found.inodes_total),
         )
+
+    # After a crash
+
+    def handlers(self) -> Mapping[str, Callable[[Intent], Awaitable[None]]]:
+        """Return what undoes or finishes, by kind of intent, what a former daemon was at."""
+        return {_CREATION: self._undo_creation, _DELETION: self._finish_deletion}
+
+    async def _undo_creation(self, intent: Intent) -> None:
+        """Remove a pool that nobody knows.
+
+        A creation takes up what an interrupted one has left, and refuses whatever else is there:
+        so what it returns with is the pool's, and empty.
+        """
+        if intent.name in self._pools:
+            return
+        pool = self.storage.pool(intent.name, intent.data["driver"], intent.data["config"])
+        try:
+            await self.storage.create(pool)
+            await self.storage.delete(pool)
+        except (LxpyError, OSError) as error:
+            _log.warning("storage pool half made", pool=pool.name, error=str(error))
+
+    async def _finish_deletion(self, intent: Intent) -> None:
+        """Remove the rest of a pool; one that cannot be removed any more stays as it is."""
+        pool = self._pools.get(intent.name)
+        if pool is None:
+            return
+        try:
+            await self._remove(pool, intent.id)
+        except (LxpyError, OSError) as error:
+            _log.warning("storage pool half deleted", pool=pool.name, error=str(error))
 
     # Helpers
 
@@ -225,11 +276,12 @@ class Pools:
     def _of_row(self, row: PoolRow) -> Pool:
         return self.storage.pool(row.name, row.driver, row.config)
 
-    async def _insert(self, pool: Pool, description: str) -> None:
+    async def _insert(self, pool: Pool, description: str, *, ends: str = "") -> None:
         async with self._db.write() as session:
             row = PoolRow(name=pool.name, driver=pool.driver, description=description)
             row.config = dict(pool.config)
             session.add(row)
+            await intents.end(session, ends)
         self._keep(pool, description)
 
     async def _try_again(self, pool: Pool) -> None:

@@ -21,8 +21,10 @@ from tests.support.fixtures import create
 from tests.support.processes import wait_until
 
 POOL = "p"
+ELSEWHERE = "default"
 DATA = "root/data"
 VOLUMES = f"/1.0/storage-pools/{POOL}/volumes/custom"
+VOLUMES_ELSEWHERE = f"/1.0/storage-pools/{ELSEWHERE}/volumes/custom"
 
 
 class Bench:
@@ -34,6 +36,7 @@ class Bench:
     def __init__(self, daemon: Daemon, driver: str, config: dict[str, str]) -> None:
         self.daemon = daemon
         self.api = daemon.api
+        self.driver = driver
         body = {"name": POOL, "driver": driver, "config": config}
         self.api.post("/1.0/storage-pools", body)
         self.old, self.new = "", ""
@@ -78,16 +81,15 @@ class Bench:
 
     # What there is
 
-    @property
-    def pool(self) -> Pool:
-        """The pool as storage knows it."""
-        found = self.api.get(f"/1.0/storage-pools/{POOL}")
+    def pool(self, name: str = POOL) -> Pool:
+        """Return a pool as storage knows it."""
+        found = self.api.get(f"/1.0/storage-pools/{name}")
         root = self.daemon.directory / "storage-pools"
-        return StoragePools(root).pool(POOL, found["driver"], found["config"])
+        return StoragePools(root).pool(name, found["driver"], found["config"])
 
-    def on_disk(self, look: Any) -> Any:
+    def on_disk(self, look: Any, pool_name: str = POOL) -> Any:
         """Run `look(storage, pool)` beside the daemon."""
-        pool = self.pool
+        pool = self.pool(pool_name)
 
         async def run() -> Any:
             storage = StoragePools(self.daemon.directory / "storage-pools")
@@ -98,7 +100,7 @@ class Bench:
 
         return asyncio.run(run())
 
-    def digest(self, volume: Volume) -> str:
+    def digest(self, volume: Volume, pool_name: str = POOL) -> str:
         """Return the digest of the data in a volume or snapshot, "" where there is none."""
 
         async def look(storage: StoragePools, pool: Pool) -> str:
@@ -110,19 +112,22 @@ class Bench:
                         return hashlib.sha256(data).hexdigest()
             return ""
 
-        return str(self.on_disk(look))
+        return str(self.on_disk(look, pool_name))
 
-    def is_whole(self, volume: Volume) -> None:
+    def is_whole(self, volume: Volume, pool_name: str = POOL) -> None:
         """Check a copy of what is on the pool, with its snapshot."""
-        assert self.digest(volume) == self.new, f"{volume.label} is not what it should be"
-        assert self.digest(volume.at("s0")) == self.old, f"{volume.label}/s0 is not, either"
+        now, then = (self.digest(each, pool_name) for each in (volume, volume.at("s0")))
+        assert now == self.new, f"{volume.label} is not what it should be"
+        assert then == self.old, f"{volume.label}/s0 is not what it should be"
 
     def check(self) -> None:
         """Compare the database with the pool: what one has, the other has, and nothing is open."""
         # A client has the last byte of a stream a moment before the daemon has tidied up.
         wait_until(lambda: not self._intents(), 10, "no unfinished work", interval_s=0.1)
-        assert self._on_pool() == self._known(), "the pool, and the database"
-        assert not list(self.pool.path.rglob(".new-*"))
+        for name in (POOL, ELSEWHERE):
+            assert self._on_pool(name) == self._known(name), f"pool {name}, and the database"
+            assert not list(self.pool(name).path.rglob(".new-*"))
+        wait_until(lambda: not self._lost_images(), 10, f"no lost images: {self._lost_images()}")
         self.is_whole(Volume("base"))
         self.is_whole(custom("disk"))
 
@@ -131,35 +136,51 @@ class Bench:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return connection.execute("SELECT kind, name, data FROM intents").fetchall()
 
-    def _on_pool(self) -> dict[str, list[str]]:
+    def _on_pool(self, name: str) -> dict[str, list[str]]:
         async def look(storage: StoragePools, pool: Pool) -> dict[str, list[str]]:
             return {
                 f"{each.type} {each.name}": sorted(await storage.snapshots(pool, each))
                 for each in await storage.volumes(pool)
             }
 
-        return self.on_disk(look)  # type: ignore[no-any-return]
+        return self.on_disk(look, name)  # type: ignore[no-any-return]
 
-    def _known(self) -> dict[str, list[str]]:
+    def _known(self, name: str) -> dict[str, list[str]]:
         found = {}
         for each in self.api.get("/1.0/instances?recursion=2"):
-            if each["expanded_devices"]["root"]["pool"] == POOL:
+            if each["expanded_devices"]["root"]["pool"] == name:
                 names = [snapshot["name"] for snapshot in each["snapshots"] or []]
                 found[f"container {each['name']}"] = sorted(names)
-        for each in self.api.get(f"{VOLUMES}?recursion=1"):
-            if "/" not in each["name"]:
-                urls = self.api.get(f"{VOLUMES}/{each['name']}/snapshots")
-                found[f"custom {each['name']}"] = sorted(url.rsplit("/", 1)[1] for url in urls)
+        volumes = f"/1.0/storage-pools/{name}/volumes/custom"
+        for volume in self._volumes(volumes):
+            urls = self.api.get(f"{volumes}/{volume}/snapshots")
+            found[f"custom {volume}"] = sorted(url.rsplit("/", 1)[1] for url in urls)
         return found
+
+    def _volumes(self, url: str) -> list[str]:
+        found = self.api.get(f"{url}?recursion=1")
+        return [each["name"] for each in found if "/" not in each["name"]]
+
+    def _lost_images(self) -> set[str]:
+        """Return the fingerprints of image files and volumes that no image has."""
+        found = {path.name.split(".")[0] for path in (self.daemon.directory / "images").glob("*")}
+        for name in (POOL, ELSEWHERE):
+            found |= set(self.on_disk(lambda storage, pool: storage.images(pool), name))
+        known = {each["fingerprint"] for each in self.api.get("/1.0/images?recursion=1")}
+        return {name for name in found - known if name}
 
     def clear(self) -> None:
         """Delete all but what `fill` has made."""
         for each in self.api.get("/1.0/instances?recursion=1"):
             if each["name"] not in ("base", "live"):
                 self.daemon.delete(each["name"])
-        for each in self.api.get(f"{VOLUMES}?recursion=1"):
-            if "/" not in each["name"] and each["name"] != "disk":
-                self.api.delete(f"{VOLUMES}/{each['name']}")
+        for url in (VOLUMES, VOLUMES_ELSEWHERE):
+            for name in self._volumes(url):
+                if (url, name) != (VOLUMES, "disk"):
+                    self.api.delete(f"{url}/{name}")
+        for each in self.api.get("/1.0/storage-pools?recursion=1"):
+            if each["name"] not in (POOL, ELSEWHERE):
+                self.api.delete(f"/1.0/storage-pools/{each['name']}")
         for each in self.api.get("/1.0/images?recursion=1"):
             if not each["aliases"]:
                 self.api.delete(f"/1.0/images/{each['fingerprint']}")
@@ -168,6 +189,7 @@ class Bench:
             "/1.0/instances/live/snapshots",
             "/1.0/instances/base/backups",
             f"{VOLUMES}/disk/snapshots",
+            f"{VOLUMES}/disk/backups",
         ):
             for url in self._names(path):
                 if not url.endswith("/s0"):

@@ -17,9 +17,9 @@ from tests.support.api import ApiError
 from tests.support.bench import DATA, VOLUMES, Bench, custom
 from tests.support.daemon import Daemon
 from tests.support.fixtures import change, import_image
+from tests.support.interrupted import ARCHIVES, OPERATIONS, VOLUME_ARCHIVES, archive
 from tests.support.pools import sparse
 from tests.support.processes import wait_until
-from tests.system.test_storage_crash import ARCHIVES, OPERATIONS, archive
 
 #: what is left free: nothing at all, and less than the data takes
 LEFT_BYTES = (0, 2 << 20)
@@ -73,6 +73,7 @@ def bench(
         made.create("live")
         change(daemon, "live", "start")
         ARCHIVES[daemon.directory] = archive(made)
+        VOLUME_ARCHIVES[daemon.directory] = archive(made, f"{VOLUMES}/disk")
         yield made
 
 
@@ -122,7 +123,7 @@ def test_a_full_disk(kind: str, bench: Bench) -> None:
             except AssertionError as error:  # a stream that broke off
                 assert kind == "export", error
             except (OSError, HTTPException):
-                assert kind in ("export", "backup", "publish")
+                assert kind in ("export", "backup", "volume-backup", "publish")
         bench.check()
         if done:
             assert operation.is_done(bench, name) or kind == "export"
