@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lxpy.cli.declare import Group, argument, command, flag, format_option, group, names
+from lxpy.cli.declare import Group, argument, command, flag, format_option, group, names, option
 from lxpy.cli.network_forward import without
 from lxpy.cli.objects import Kind, declare_common
 from lxpy.cli.render import show
@@ -101,21 +101,31 @@ def remove_rule(
     KIND.put(client, name, found, etag)
 
 
-def _refused(name: str, noun: str, extension: str, verbs: str) -> Group:
-    """Declare a noun that servers like ours do not have."""
-    made = group(None, name, f"Manage network {noun}.")
+_VERBS = "create delete edit get list set show unset"
 
+
+def _refuse(parent: Group, why: str, extension: str, verbs: str = _VERBS) -> Group:
+    """Declare verbs of a noun that our servers do not have."""
     for verb in verbs.split():
 
-        @command(made, verb, help=f"Not supported: servers without OVN have no network {noun}.",
-                 context_settings={"ignore_unknown_options": True})  # fmt: skip
-        @argument("words", "[...]", nargs=-1)
-        def refuse(session: Session, words: tuple[str, ...]) -> None:
+        def refuse(session: Session, **_given: object) -> None:
             raise NotSupported(f'The server is missing the required "{extension}" API extension')
 
-    return made
+        declared = argument("words", "[...]", nargs=-1, required=False)(refuse)
+        if verb == "list":
+            declared = format_option()(declared)
+        elif verb == "add":
+            declared = option("--ttl", help="Entry TTL")(declared)
+        command(parent, verb, help=f"Not supported: {why}.",
+                context_settings={"ignore_unknown_options": True})(declared)  # fmt: skip
+    return parent
 
 
-_VERBS = "create delete edit get list set show unset"
-zone = _refused("zone", "zones", "network_dns", f"{_VERBS} record")
-peer = _refused("peer", "peerings", "network_peer", _VERBS)
+_PEERS, _ZONES = "network peerings need OVN", "servers of lxpy answer for no DNS zones"
+_PEER, _ZONE, _RECORDS = "network_peer", "network_dns", "network_dns_records"
+peer = _refuse(group(None, "peer", "Manage network peerings."), _PEERS, _PEER)
+zone = _refuse(group(None, "zone", "Manage network zones."), _ZONES, _ZONE)
+_record = group(zone, "record", "Manage network zone records.")
+_refuse(_record, _ZONES, _RECORDS)
+_entry = group(_record, "entry", "Manage network zone record entries.")
+_refuse(_entry, _ZONES, _RECORDS, "add remove")
