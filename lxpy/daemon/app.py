@@ -40,6 +40,7 @@ from lxpy.services.journal import Journal
 from lxpy.services.live import Live
 from lxpy.services.locks import Locks
 from lxpy.services.lxcfs import Lxcfs
+from lxpy.services.metrics import Metrics
 from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
 from lxpy.services.power import Power
@@ -77,9 +78,13 @@ from lxpy.services.volume_snapshots import VolumeSnapshots
 from lxpy.services.volume_users import VolumeUsers
 from lxpy.services.volumes import Volumes
 from lxpy.threads import in_thread
+from lxpy.units import is_true
 
 _POOL = "default"
 _HTTPS_ADDRESS = "core.https_address"
+_METRICS_ADDRESS = "core.metrics_address"
+_METRICS_PORT = 9100
+_METRICS = "/1.0/metrics"
 _END_S = 10.0
 _MAX_IMAGE_BYTES = 64 << 30
 _MAX_IMAGE_FILES = 10_000_000
@@ -184,6 +189,10 @@ class Application:
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
         self.certificate = certificate = ServerCertificate(directories.root)
         self.https = Listener(certificate, self.networks.host_addresses, "HTTPS address")
+        self.metrics = Metrics(store, runtime, pools, self.disks)
+        self.metrics_listener = Listener(
+            certificate, self.networks.host_addresses, "metrics address", _METRICS_PORT
+        )
         self.trust = Trust(self.db, self.settings, certificate, registry, lifecycle)
         self.server = Server(
             self.db, self.settings, pools, lifecycle, certificate, self.care.warnings
@@ -313,12 +322,23 @@ class Application:
         await self.networks.ensure_default(network)
         await self.profiles.ensure_default(_POOL, network)
 
-    async def begin_https(self, serve: Callable[[], asyncio.Protocol]) -> None:
-        """Answer over the network, too; `serve` makes the protocol of a connection."""
+    async def begin_https(
+        self,
+        serve: Callable[[], asyncio.Protocol],
+        serve_metrics: Callable[[], asyncio.Protocol],
+    ) -> None:
+        """Answer over the network, too; both make the protocol of a connection."""
         await self.https.begin(serve, self.settings.get(_HTTPS_ADDRESS))
+        await self.metrics_listener.begin(serve_metrics, self.settings.get(_METRICS_ADDRESS))
 
     async def _listen(self, config: Mapping[str, str]) -> None:
         await self.https.move(config.get(_HTTPS_ADDRESS, ""))
+        await self.metrics_listener.move(config.get(_METRICS_ADDRESS, ""))
+
+    def is_open(self, path: str) -> bool:
+        """Tell whether anybody may read what is at a path."""
+        closed = is_true(self.settings.get("core.metrics_authentication", "true"))
+        return path == _METRICS and not closed
 
     def begin(self) -> None:
         """Start what comes up with the daemon, in the background."""
@@ -362,6 +382,7 @@ class Application:
     def leave(self) -> None:
         """End what would keep connections open."""
         self.https.close()
+        self.metrics_listener.close()
         self.bus.close()
 
     async def close(self) -> None:
@@ -369,6 +390,7 @@ class Application:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.metrics.close()
         await self.registry.close()
         await self.guests.close()
         await self.exec.close()

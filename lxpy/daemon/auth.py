@@ -32,7 +32,7 @@ _STRANGERS = (
 #: Whoever is confined to projects: the handlers check which project is meant.
 _RESTRICTED = (
     *_STRANGERS,
-    (_READ, r"/1\.0/(resources|cluster|warnings|certificates|projects|events|lxpy)(/.*)?"),
+    (_READ, r"/1\.0/(resources|cluster|metrics|warnings|certificates|projects|events|lxpy)(/.*)?"),
     (_READ, r"/1\.0/storage-pools(/[^/]+(/resources)?)?"),
     (("PUT", "PATCH"), r"/1\.0/certificates/[^/]+"),
     (

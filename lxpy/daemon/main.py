@@ -171,8 +171,10 @@ async def _answer(
     runner = web.AppRunner(site.build(application), access_log=None, shutdown_timeout=_LINGER_S)
     await runner.setup()
     await web.SockSite(runner, sock, backlog=1024).start()
-    assert runner.server is not None
-    await application.begin_https(runner.server)
+    metrics = web.AppRunner(site.build_metrics(application), access_log=None)
+    await metrics.setup()
+    assert runner.server is not None and metrics.server is not None
+    await application.begin_https(runner.server, metrics.server)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, end.set)
     loop.add_signal_handler(signal.SIGPWR, application.host_goes_down)
@@ -185,4 +187,5 @@ async def _answer(
     await end.wait()
     listeners.notify("RELOADING=1" if application.again else "STOPPING=1")
     application.leave()
+    await metrics.cleanup()
     await runner.cleanup()

@@ -23,7 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger()
 
 #: where LXD's answer is an empty list, or does not depend on the project
-_ANYWHERE = re.compile(r"/|/1\.0(/(instances|containers|virtual-machines|events|operations.*))?")
+_ANYWHERE = re.compile(r"/|/1\.0(/(instances|containers|virtual-machines|events|metrics|operations.*))?")
 _READING = ("GET", "HEAD", "OPTIONS")
 #: what changes nothing in the database: recovery itself, and the use of what runs
 _HARMLESS = re.compile(r"/internal/.*|/1\.0/operations/.*|/1\.0/\w+/[^/]+/(exec|console|files)")
@@ -52,13 +52,17 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return failed(500, f"Internal error, see the daemon's log for request {number}")
 
 
-def identity(trust: Trust) -> Middleware:
-    """Return what notes who asks, and refuses what strangers and restricted clients may not."""
+def identity(trust: Trust, is_open: Callable[[str], bool]) -> Middleware:
+    """Return what notes who asks, and refuses what strangers and restricted clients may not.
+
+    Paths that are `is_open` anybody may read.
+    """
 
     @web.middleware
     async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
         who = auth.recognize(request, trust)
-        if not who.may(request.method, request.path):
+        reads_open = request.method in _READING and is_open(request.path)
+        if not reads_open and not who.may(request.method, request.path):
             return failed(403, "not authorized")
         told = requestor.set(who.requestor())
         confined = access.projects.set(who.projects)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from lxpy.daemon import middleware
+from lxpy.daemon import cors, middleware
 from lxpy.daemon.routes import (
     backups,
     certificates,
@@ -19,6 +19,7 @@ from lxpy.daemon.routes import (
     instances,
     internal,
     metadata,
+    metrics,
     network_policies,
     networks,
     operations,
@@ -61,15 +62,27 @@ def build(app: Application) -> web.Application:
     """Return what answers requests, made of an application's services."""
     site = web.Application(
         middlewares=[
+            cors.preflight,
             middleware.errors,
-            middleware.identity(app.trust),
+            middleware.identity(app.trust, app.is_open),
             middleware.projects(app.scopes),
             middleware.guard(lambda: app.care.reason, lambda: app.again),
         ],
         client_max_size=_MAX_BODY_BYTES,
     )
+    site.on_response_prepare.append(cors.allow(app.settings.get))
     for routes in _routes(app):
         site.add_routes(routes)
+    return site
+
+
+def build_metrics(app: Application) -> web.Application:
+    """Return what answers those who want metrics alone."""
+    site = web.Application(
+        middlewares=[middleware.errors, middleware.identity(app.trust, app.is_open)]
+    )
+    site.add_routes(server.introductions(app.server))
+    site.add_routes(metrics.routes(app.metrics))
     return site
 
 
@@ -91,6 +104,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield storage.routes(app.pools, app.volumes)
     yield profiles.routes(app.profiles)
     yield server.routes(app.server)
+    yield metrics.routes(app.metrics)
     yield projects.routes(app.projects)
     yield certificates.routes(app.trust)
     yield operations.routes(app.registry, app.lifecycle)

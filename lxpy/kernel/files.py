@@ -33,6 +33,17 @@ def open_within(root: int, path: str, flags: int, mode: int = 0, *, resolve: int
     raise AssertionError("unreachable")
 
 
+def space(path: str) -> tuple[int, int, int, int]:
+    """Return the magic number of the file system at a path, and in bytes: size, free, available.
+
+    Available is what those may take who are not root. Raises OSError.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    function("statfs", path, os.fsencode(path), buffer)
+    magic, block, size, free, available = struct.unpack_from("=qqQQQ", buffer)
+    return magic & 0xFFFFFFFF, size * block, free * block, available * block
+
+
 def file_system(fd: int) -> int:
     """Return the magic number of the file system that `fd` lies on. Raises OSError."""
     buffer = ctypes.create_string_buffer(256)

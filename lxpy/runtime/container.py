@@ -18,7 +18,7 @@ from typing import Any
 from lxpy.errors import Failed, NotSupported, Unavailable
 from lxpy.runtime import blockers, connection, frames, inits, phases
 from lxpy.runtime.blockers import Blocker
-from lxpy.runtime.cgroups import Layout, Root
+from lxpy.runtime.cgroups import Group, Layout, Root
 from lxpy.runtime.checkpoint import Dump
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.process import Console, Process, pipes
@@ -435,6 +435,10 @@ class Runtime:
     def usage(self, name: str) -> Usage:
         """Read what it uses. Raises StartFailed when it does not run."""
         return self._find(name).meter.read()
+
+    def group(self, name: str) -> Group:
+        """Return its control groups. Raises StartFailed when it does not run."""
+        return self._find(name).meter.group
 
     # Commands and consoles
 

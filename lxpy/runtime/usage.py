@@ -25,6 +25,7 @@ class Meter:
 
     def __init__(self, group: Group) -> None:
         layout, path = group.layout, group.path
+        self.group = group
         self._cpu = f"{group.v2}/cpu.stat"
         self._v1 = "memory" in layout.v1
         if self._v1:

@@ -69,6 +69,7 @@ class Disks:
         self._locks = locks
         self._mounts = mounts
         self._held: dict[str, dict[_Key, _Held]] = {}
+        self._paths: dict[str, dict[str, str]] = {}
         self._blocks = BlockMounts(mounts.with_name(f"{mounts.name}-blocks"))
 
     async def hold(
@@ -94,7 +95,13 @@ class Disks:
                 row = await self._row(place)
                 if row is not None:
                     found[name] = await self._take(holder, name, given, row)
+        paths = {name: each.path for name, each in found.items() if each.path}
+        self._paths.setdefault(holder, {}).update(paths)
         return found
+
+    def paths(self, holder: str) -> Mapping[str, str]:
+        """Return where on the host the files lie that devices show, other than plain sources."""
+        return self._paths.get(holder, {})
 
     def _place(self, named: tuple[str, str], project: str) -> Place:
         return custom(*named, self._scopes.owner(Feature.VOLUMES, project))
@@ -111,12 +118,15 @@ class Disks:
             elif held.writes:
                 held.writes = not all(map(disk.is_readonly, shown[key]))
         await self._blocks.settle(holder, map(disk.host_source, devices.values()))
+        known = self._paths.get(holder, {})
+        self._paths[holder] = {name: path for name, path in known.items() if name in devices}
 
     async def release(self, holder: str) -> None:
         """Let go of all of them."""
         for key in list(self._held.get(holder, ())):
             await self._let_go(holder, key)
         await self._blocks.settle(holder, ())
+        self._paths.pop(holder, None)
 
     async def check(self, project: str, devices: Mapping[str, Options]) -> None:
         """Raise when a disk shows a volume that does not exist, or not as its content can be.

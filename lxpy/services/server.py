@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from lxpy.api import resources
 from lxpy.api import server as api
 from lxpy.api.extensions import EXTENSIONS
 from lxpy.db.engine import Database
+from lxpy.errors import BadRequest
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services import access, environment, hardware
 from lxpy.services.servercert import ServerCertificate
@@ -89,11 +91,12 @@ class Server:
         self._lifecycle.emit("config-updated", "/1.0")
 
     async def _apply(self, old: Mapping[str, str], new: dict[str, str]) -> None:
-        await self.listen(new)
         try:
+            await self.listen(new)
             await self._settings.replace(new)
         except BaseException:
-            await self.listen(old)
+            with contextlib.suppress(BadRequest):  # nor could it be had before
+                await self.listen(old)
             raise
 
     async def resources(self) -> resources.Resources:

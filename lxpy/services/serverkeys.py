@@ -67,6 +67,10 @@ SERVER_KEYS: Keys = table(
                   description="Access-Control-Allow-Origin of replies over HTTPS"),
         ConfigKey("core.https_address", STRING, live=True,
                   description='Where it listens for clients of the network: ":8443"'),
+        ConfigKey("core.metrics_address", STRING, live=True,
+                  description='Where it listens for those who want metrics alone: ":9100"'),
+        ConfigKey("core.metrics_authentication", BOOL, "true", live=True,
+                  description="Whether metrics are for trusted clients only"),
         ConfigKey("core.proxy_http", _URL, live=True,
                   description="HTTP proxy of downloads; unset: http_proxy of the environment"),
         ConfigKey("core.proxy_https", _URL, live=True,
@@ -99,8 +103,6 @@ SERVER_KEYS: Keys = table(
         ConfigKey("user.*", STRING, live=True, description="Free"),
         # Known, and refused with the reason.
         ConfigKey("core.https_trusted_proxy", _NO_PROXIED),
-        *(ConfigKey(f"core.{name}", _NO_SERVICE) for name in (
-            "metrics_address", "metrics_authentication")),
         *(ConfigKey(f"core.{name}", _NO_SERVICE) for name in (
             "bgp_address", "bgp_asn", "bgp_routerid", "debug_address", "dns_address")),
         *(ConfigKey(f"storage.{name}", _NO_VOLUME) for name in ("backups_volume", "images_volume")),

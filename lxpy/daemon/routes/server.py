@@ -26,7 +26,8 @@ class Handlers:
 
     async def get(self, request: web.Request) -> web.Response:
         """Reply with what the server is."""
-        if not auth.identify(request).trusted:
+        who = auth.identify(request)
+        if not who.trusted or who.metrics_only:
             return http.sync(self._server.introduction())
         found, writable = await self._server.get(request.query.get("project") or "default")
         return http.sync(found, etag_of=writable)
@@ -70,12 +71,17 @@ class Handlers:
         raise NotFound("Warning not found")
 
 
+def introductions(server: Server) -> list[web.RouteDef]:
+    """Return the routes by which clients find out whom they speak to."""
+    handlers = Handlers(server)
+    return [web.get("/", handlers.versions), web.get("/1.0", handlers.get)]
+
+
 def routes(server: Server) -> list[web.RouteDef]:
     """Return the routes of the server."""
     handlers = Handlers(server)
     return [
-        web.get("/", handlers.versions),
-        web.get("/1.0", handlers.get),
+        *introductions(server),
         web.put("/1.0", handlers.put),
         web.patch("/1.0", handlers.patch),
         web.get("/1.0/resources", handlers.resources),
