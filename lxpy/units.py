@@ -32,8 +32,8 @@ BITS = {
 
 _TRUE = frozenset(("true", "1", "yes", "on"))
 _FALSE = frozenset(("false", "0", "no", "off"))
-_EXPIRY = re.compile(r"([0-9]{1,6})([MHdwmy])")
-_EXPIRY_SECONDS = {"M": 60, "H": 3600, "d": 86_400, "w": 604_800}
+_EXPIRY = re.compile(r"([0-9]{1,6})([SMHdwmy])")
+_EXPIRY_SECONDS = {"S": 1, "M": 60, "H": 3600, "d": 86_400, "w": 604_800}
 _EXPIRY_MONTHS = {"m": 1, "y": 12}
 
 
@@ -125,10 +125,10 @@ def is_false(text: str | None) -> bool:
 
 
 def expiry_date(text: str, start: datetime) -> datetime | None:
-    """Return when something made at `start` expires by "1M 2H 3d 4w 5m 6y"; None for "".
+    """Return when something made at `start` expires by "1S 2M 3H 4d 5w 6m 7y"; None for "".
 
-    M are minutes, H hours, d days, w weeks, m calendar months, y years; 31 January + 1m is the
-    last of February. Raises InvalidConfig.
+    S are seconds, M minutes, H hours, d days, w weeks, m calendar months, y years; 31 January + 1m
+    is the last of February. Raises InvalidConfig.
     """
     seconds, months = 0, 0
     for number, unit in _expiry(text):
@@ -148,7 +148,8 @@ def _expiry(text: str) -> list[tuple[int, str]]:
         match = _EXPIRY.fullmatch(word)
         if match is None:
             raise InvalidConfig(
-                f'Invalid expiry expression: {text}: use numbers with M, H, d, w, m or y: "2w 3d"'
+                f"Invalid expiry expression: {text}: use numbers with S, M, H, d, w, m or y, such "
+                'as "2w 3d"'
             )
         if any(unit == match[2] for _, unit in parts):
             raise InvalidConfig(f'Invalid expiry expression: {text}: "{match[2]}" is given twice')

@@ -130,10 +130,17 @@ _NETWORKS_AND_STORAGE = {
     "storage_volatile_initial_source": "volatile.initial_source (storage.pool)",
 }
 _SERVER = {
+    "auth_pki": "server.ca, ca.crl (services.servercert, services.trust)",
     "certificate_project": "restricted, projects (services.trust, services.access)",
     "certificate_self_renewal": "restricted clients renew their own (daemon.routes.certificates)",
     "certificate_token": "tokens (services.trust)",
     "certificate_update": "PUT and PATCH of certificates (services.trust)",
+    "https_allowed_credentials": "core.https_allowed_* (daemon.cors)",
+    "metrics": "/1.0/metrics, core.metrics_address, certificates for it (services.metrics)",
+    "metrics_authentication": "core.metrics_authentication (daemon.middleware)",
+    "metrics_cpu_seconds": "lxd_cpu_seconds_total (services.metrics)",
+    "remote_token_expiry": "core.remote_token_expiry (services.trust)",
+    "trust_ca_certificates": "core.trust_ca_certificates (services.trust)",
     "event_lifecycle_requestor_address": "address of requestors (daemon.auth)",
     "api_os": "environment.os_name, os_version (services.environment)",
     "firewall_driver": "environment.firewall (services.environment)",

@@ -85,8 +85,8 @@ def render(groups: Iterable[Samples]) -> str:
             together.setdefault(name, []).extend(lines)
     parts: list[str] = []
     for name, (kind, about) in FAMILIES.items():
-        if lines := together.get(name):
-            parts += [f"# HELP {name} {about}\n", f"# TYPE {name} {kind}\n", *lines]
+        if found := together.get(name):
+            parts += [f"# HELP {name} {about}\n", f"# TYPE {name} {kind}\n", *found]
     return "".join([*parts, END])
 
 

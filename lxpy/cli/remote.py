@@ -62,7 +62,7 @@ def list_remotes(session: Session, form: str) -> None:
                 "NO",
             ]
         )
-        data[each.name] = {
+        data[each.name] = each.entry() if form == "yaml" else {
             "Addr": each.address, "AuthType": each.auth_type, "Domain": "",
             "Project": each.project, "Protocol": each.protocol, "Public": each.public,
             "Global": False, "Static": each.static,

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from lxpy.cli import texts
 from lxpy.cli.declare import argument, command, flag, format_option, group, option
 from lxpy.cli.editor import edit
 from lxpy.cli.render import show as render
@@ -133,8 +134,6 @@ def _read(pem: str, fingerprint: str) -> list[str]:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
-    from lxpy.cli import texts
-
     certificate = x509.load_pem_x509_certificate(pem.encode())
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return [
@@ -155,11 +154,14 @@ def list_tokens(session: Session, remote: str | None, form: str) -> None:
         [
             each["metadata"]["request"]["name"],
             _token(each),
-            str(each["metadata"].get("expiresAt") or ""),
+            texts.date(str(each["metadata"].get("expiresAt") or "")),
         ]
         for each in found
     ]
-    data = [{"Name": name, "Token": token, "ExpiresAt": expires} for name, token, expires in rows]
+    keys = ["ClientName", "Token", "ExpiresAt"]
+    if form == "yaml":
+        keys = [each.lower() for each in keys]
+    data = [dict(zip(keys, row, strict=True)) for row in rows]
     render(form, ("NAME", "TOKEN", "EXPIRES AT"), rows, data)
 
 

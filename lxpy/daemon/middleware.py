@@ -23,7 +23,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger()
 
 #: where LXD's answer is an empty list, or does not depend on the project
-_ANYWHERE = re.compile(r"/|/1\.0(/(instances|containers|virtual-machines|events|metrics|operations.*))?")
+_ANYWHERE = re.compile(
+    r"/|/1\.0(/(instances|containers|virtual-machines|events|metrics|operations.*))?"
+)
 _READING = ("GET", "HEAD", "OPTIONS")
 #: what changes nothing in the database: recovery itself, and the use of what runs
 _HARMLESS = re.compile(r"/internal/.*|/1\.0/operations/.*|/1\.0/\w+/[^/]+/(exec|console|files)")

@@ -34,7 +34,7 @@ Options = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Disk:
-    """A disk of an instance: its source and path as the config has them, and where its files lie."""
+    """A disk of an instance: source and path as in its config, and where its files lie."""
 
     source: str
     path: str
@@ -54,9 +54,7 @@ class _Subject:
 class Metrics:
     """Measures every running instance in one pass, at most every 8 seconds."""
 
-    def __init__(
-        self, store: InstanceStore, runtime: Runtime, pools: Pools, disks: Disks
-    ) -> None:
+    def __init__(self, store: InstanceStore, runtime: Runtime, pools: Pools, disks: Disks) -> None:
         self._store = store
         self._runtime = runtime
         self._pools = pools
@@ -161,9 +159,7 @@ def _samples(
     ]
 
 
-def _of_one(
-    subject: _Subject, mounts: Mapping[str, str], memory_bytes: int
-) -> Iterator[Samples]:
+def _of_one(subject: _Subject, mounts: Mapping[str, str], memory_bytes: int) -> Iterator[Samples]:
     instance = subject.instance
     labels = {"name": instance.name, "project": instance.project, "type": "container"}
     samples = Samples(labels)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,9 @@ import pytest
 
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
+from tests.support.tls import free_port, self_signed
 
 Lxc = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture
@@ -67,9 +65,13 @@ def token(daemon: Daemon, **fields: Any) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def stranger(address: str, method: str, path: str) -> tuple[int, dict[str, Any]]:
-    """Send a request without a certificate."""
+def stranger(
+    address: str, method: str, path: str, pem: Path | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Send a request without a certificate, or with one that nobody has added."""
     context = ssl._create_unverified_context()
+    if pem is not None:
+        context.load_cert_chain(pem)
     host, _, port = address.partition(":")
     connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
     try:
@@ -195,3 +197,64 @@ def test_certificates_are_kept(own_daemon: Daemon, tmp_path: Path) -> None:
     assert (found["name"], found["restricted"], found["projects"]) == ("kept", True, ["p"])
     own_daemon.api.call("DELETE", url)
     assert own_daemon.api.get("/1.0/certificates") == []
+
+
+def test_a_token_expires(daemon: Daemon, address: str, lxc: Lxc) -> None:
+    key = "core.remote_token_expiry"
+    daemon.api.call("PATCH", "/1.0", {"config": {key: "1S"}})
+    try:
+        text = token(daemon, name="late")
+        time.sleep(1.2)
+        refused = lxc("remote", "add", "r", text, "--accept-certificate", check=False)
+        assert refused.returncode != 0 and daemon.api.get("/1.0/certificates") == []
+    finally:
+        daemon.api.call("PATCH", "/1.0", {"config": {key: ""}})
+
+
+def test_pages_of_other_sites(daemon: Daemon) -> None:
+    """What browsers ask before a page may use the API. On the unix socket, too, as LXD."""
+    keys = {"origin": "https://ui.example.com", "methods": "GET, PUT", "credentials": "true"}
+    config = {f"core.https_allowed_{name}": value for name, value in keys.items()}
+    daemon.api.call("PATCH", "/1.0", {"config": config})
+    try:
+        origin = {"Origin": "https://ui.example.com"}
+        status, headers, data = daemon.api.raw("OPTIONS", "/1.0/instances", headers=origin)
+        assert (status, data) == (200, b"")
+        for said in (headers, daemon.api.raw("GET", "/1.0", headers=origin)[1]):
+            assert said["access-control-allow-origin"] == "https://ui.example.com"
+            assert said["access-control-allow-methods"] == "GET, PUT"
+            assert said["access-control-allow-credentials"] == "true"
+            assert "access-control-allow-headers" not in said
+        assert "access-control-allow-origin" not in daemon.api.raw("GET", "/1.0")[1]
+    finally:
+        daemon.api.call("PATCH", "/1.0", {"config": dict.fromkeys(config, "")})
+    assert not [key for key in daemon.api.raw("GET", "/1.0", headers=origin)[1] if "allow" in key]
+
+
+def openssl(directory: Path, *words: str) -> None:
+    subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
+
+
+def test_an_authority(own_daemon: Daemon, tmp_path: Path) -> None:
+    """With server.ca, a client needs a certificate of that authority, which is not revoked."""
+    subject = ("-subj", "/CN=x", "-nodes", "-newkey", "ec", "-pkeyopt",
+               "ec_paramgen_curve:prime256v1")  # fmt: skip
+    openssl(tmp_path, "req", "-x509", *subject, "-days", "9", "-keyout", "ca.key", "-out", "ca.crt")
+    openssl(tmp_path, "req", *subject, "-keyout", "c.key", "-out", "c.csr")
+    openssl(tmp_path, "x509", "-req", "-in", "c.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+            "-set_serial", "77", "-days", "9", "-out", "c.crt")  # fmt: skip
+    issued, own = tmp_path / "issued.pem", tmp_path / "own.pem"
+    issued.write_bytes((tmp_path / "c.key").read_bytes() + (tmp_path / "c.crt").read_bytes())
+    known = base64.b64encode(ssl.PEM_cert_to_DER_cert(self_signed(own))).decode()
+    shutil.copy(tmp_path / "ca.crt", own_daemon.directory / "server.ca")
+    own_daemon.restart()
+    address = f"127.0.0.1:{free_port()}"
+    config = {"core.https_address": address}
+    own_daemon.api.call("PATCH", "/1.0", {"config": config})
+    own_daemon.api.call("POST", "/1.0/certificates", {"type": "client", "certificate": known})
+    path = "/1.0/instances"
+    assert stranger(address, "GET", path, issued)[0] == 403
+    assert stranger(address, "GET", path, own)[0] == 403  # it is known, but not of the authority
+    own_daemon.api.call("PATCH", "/1.0", {"config": {"core.trust_ca_certificates": "true"}})
+    assert stranger(address, "GET", path, issued)[0] == 200
+    assert stranger(address, "GET", path, own)[0] == 403

@@ -107,7 +107,8 @@ def test_truth() -> None:
 @pytest.mark.parametrize(
     ("text", "date"),
     [
-        ("1M", START + timedelta(minutes=1)), ("2H 3d", START + timedelta(days=3, hours=2)),
+        ("5S", START + timedelta(seconds=5)), ("1M", START + timedelta(minutes=1)),
+        ("2H 3d", START + timedelta(days=3, hours=2)),
         ("4w", START + timedelta(weeks=4)), ("1m", datetime(2026, 2, 28, 12, 0, tzinfo=UTC)),
         ("2y", datetime(2028, 1, 31, 12, 0, tzinfo=UTC)),
         ("11m 1d", datetime(2027, 1, 1, 12, 0, tzinfo=UTC)),

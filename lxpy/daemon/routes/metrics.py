@@ -13,6 +13,7 @@ def routes(metrics: Metrics) -> list[web.RouteDef]:
     """Return the route."""
 
     async def get(request: web.Request) -> web.Response:
+        """Reply with the metrics of a project's instances, or of all."""
         project = request.query.get("project", "")
         text = await metrics.text(project, access.projects.get())
         return web.Response(text=text, content_type=CONTENT_TYPE)
