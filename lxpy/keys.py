@@ -19,8 +19,10 @@ from lxpy.units import expiry_date, parse_bits, parse_bool, parse_percent, parse
 Check = Callable[[str], object]
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MAX_CPUS = 65536
+_MAX_MTU = 65535
 _CPUS_LENGTH = 4096
 _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_MODE = re.compile(r"0?[0-7]{3,4}")
 _HWADDR = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _SCHEDULES = frozenset(
     f"@{word}"
@@ -166,6 +168,18 @@ def integer(minimum: int | None = None, maximum: int | None = None) -> Type:
     return Type("integer", check)
 
 
+def mtu(minimum: int) -> Type:
+    """MTUs of network interfaces, in bytes."""
+
+    def check(value: str) -> None:
+        if not value.isascii() or not value.isdigit():
+            raise InvalidConfig(f'Invalid MTU "{value}"')
+        if len(value) > 5 or not minimum <= int(value) <= _MAX_MTU:
+            raise InvalidConfig(f'Out of MTU range ({minimum}-{_MAX_MTU}) "{value}"')
+
+    return Type("integer", check)
+
+
 def choice(*words: str) -> Type:
     """One of a few words."""
 
@@ -301,8 +315,20 @@ def parse_keep(text: str) -> dict[str, int]:
 def _hwaddr(value: str) -> None:
     if not _HWADDR.fullmatch(value):
         raise InvalidConfig(
-            f'Invalid value "{value}", must be 6 bytes of lower case hex separated by colons'
+            f'Invalid MAC address, must be 6 bytes of hex separated by colons: "{value}"'
         )
+
+
+def _mode(value: str) -> None:
+    if not _MODE.fullmatch(value):
+        raise InvalidConfig(f'Invalid value for an octal file mode: "{value}" (such as "0660")')
+
+
+def _unix_id(value: str) -> None:
+    try:
+        UINT32.check(value)
+    except InvalidConfig as error:
+        raise InvalidConfig(f"Invalid value for a UNIX ID: {error}") from error
 
 
 def _address(version: int | None, parse: Callable[[str], object], wanted: str) -> Type:
@@ -317,16 +343,19 @@ def _address(version: int | None, parse: Callable[[str], object], wanted: str) -
     return Type("string", check)
 
 
-def _with_prefix(value: str) -> object:
-    if "/" not in value:
-        raise ValueError(value)
-    return ip_interface(value)
+def _cidr(version: int, parse: Callable[[str], object], wanted: str) -> Type:
+    def check(value: str) -> None:
+        if "/" not in value or "%" in value:
+            raise InvalidConfig(f"invalid CIDR address: {value}: it takes {wanted}")
+        try:
+            parsed = parse(value)
+        except ValueError as error:
+            text = f"invalid CIDR address: {value}: it takes {wanted}"
+            raise InvalidConfig(text) from error
+        if getattr(parsed, "version", version) != version:
+            raise InvalidConfig(f'Not {wanted} "{value}"')
 
-
-def _network(value: str) -> object:
-    if "/" not in value:
-        raise ValueError(value)
-    return ip_network(value)
+    return Type("string", check)
 
 
 STRING = Type("string", _nothing)
@@ -347,14 +376,15 @@ EXPIRY = Type("string", lambda value: expiry_date(value, _EPOCH))
 CRON = Type("string", split_schedule)
 KEEP = Type("string", parse_keep)
 HWADDR = Type("string", _hwaddr)
-MODE = matching(r"0?[0-7]{3,4}", 'an octal file mode such as "0660"')
+MODE = Type("string", _mode)
+UNIX_ID = Type("integer", _unix_id)
 ADDRESS = _address(None, ip_address, "an IP address")
 ADDRESS_V4 = _address(4, ip_address, "an IPv4 address")
 ADDRESS_V6 = _address(6, ip_address, "an IPv6 address")
-CIDR_V4 = _address(4, _with_prefix, "an IPv4 address with its subnet (10.0.0.1/24)")
-CIDR_V6 = _address(6, _with_prefix, "an IPv6 address with its subnet (fd42::1/64)")
-NETWORK_V4 = _address(4, _network, "an IPv4 network (10.0.0.0/24)")
-NETWORK_V6 = _address(6, _network, "an IPv6 network (fd42::/64)")
+CIDR_V4 = _cidr(4, ip_interface, "an IPv4 address with its subnet (10.0.0.1/24)")
+CIDR_V6 = _cidr(6, ip_interface, "an IPv6 address with its subnet (fd42::1/64)")
+NETWORK_V4 = _cidr(4, ip_network, "an IPv4 network (10.0.0.0/24)")
+NETWORK_V6 = _cidr(6, ip_network, "an IPv6 network (fd42::/64)")
 
 
 def table(keys: Iterable[ConfigKey], texts: Texts | None = None) -> Keys:

@@ -25,6 +25,16 @@ def expand_devices(
     return expanded
 
 
+def without_unset(
+    devices: Mapping[str, Mapping[str, str]] | None,
+) -> dict[str, dict[str, str]]:
+    """Return devices as they are kept: without the options that are ""."""
+    return {
+        name: {key: value for key, value in given.items() if value != ""}
+        for name, given in (devices or {}).items()
+    }
+
+
 def merge_patch(own: Mapping[str, str], patch: Mapping[str, str] | None) -> dict[str, str]:
     """Return `own` changed by a PATCH: keys given win, keys given as "" are removed."""
     merged = {**own, **(patch or {})}

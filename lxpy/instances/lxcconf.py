@@ -54,7 +54,7 @@ def _rootfs(spec: Spec) -> str:
 
 def _mount(disk: Disk) -> str:
     options = ["rbind" if disk.recursive else "bind", *disk.raw_options.split(",")]
-    options += ["ro"] * disk.readonly + ["optional"] * (not disk.required)
+    options += ["ro"] * disk.readonly + ["optional"] * (not disk.required) + [disk.propagation]
     source, target = (path.replace(" ", "\\040") for path in (disk.source, disk.target))
     shown = ",".join(dict.fromkeys(filter(None, options)))
     return f"{source} {target.lstrip('/')} none {shown} 0 0"

@@ -18,7 +18,10 @@ MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 RDONLY = 0x1
@@ -26,6 +29,7 @@ NOSUID = 0x2
 NODEV = 0x4
 NOEXEC = 0x8
 NOATIME = 0x10
+_ATIME = 0x70  # one of several choices: the others have to be cleared
 IDMAP = 0x100000
 
 OPEN_TREE_CLONE = 1
@@ -69,10 +73,11 @@ def clone_tree(path: str, *, dir_fd: int = AT_FDCWD, recursive: bool = False) ->
 
 def set_attributes(
     fd: int, subject: str, flags: int, *, clear: int = 0, userns_fd: int = -1,
-    recursive: bool = False,
+    propagation: int = 0, recursive: bool = False,
 ) -> None:  # fmt: skip
-    """Set mount attributes; with IDMAP in `flags`, map ids by `userns_fd`."""
-    attributes = struct.pack("4Q", flags, clear, 0, max(userns_fd, 0))
+    """Set mount attributes, and one of MS_PRIVATE, MS_SLAVE ...; with IDMAP, map by `userns_fd`."""
+    clear |= _ATIME if flags & _ATIME else 0
+    attributes = struct.pack("4Q", flags, clear, propagation, max(userns_fd, 0))
     at = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall("mount_setattr", subject, fd, b"", at, attributes, len(attributes))
 

@@ -30,6 +30,7 @@ from lxpy.keys import (
     integer,
     listing,
     matching,
+    mtu,
     table,
 )
 from lxpy.networks import addresses, parentkeys
@@ -45,7 +46,7 @@ _RANGES = matching(
     r"[0-9A-Fa-f.:]+\s*-\s*[0-9A-Fa-f.:]+(\s*,\s*[0-9A-Fa-f.:]+\s*-\s*[0-9A-Fa-f.:]+)*",
     "ranges of addresses such as 10.0.0.10-10.0.0.99",
 )
-_MTU = integer(1280, 65535)
+_MTU = mtu(1280)
 _MTU_OF_TUNNELS = 1400
 _ORDER = choice("before", "after")
 _ACTION = choice("allow", "drop", "reject")
@@ -137,6 +138,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 def check_name(name: str) -> None:
     """Raise BadRequest, in LXD's words, unless a network's name can be that of an interface."""
     problem = ""
+    if not name:
+        raise BadRequest("No name provided")
     if len(name) < 2:
         problem = "Network interface is too short (minimum 2 characters)"
     elif len(name) > 15:
@@ -144,7 +147,10 @@ def check_name(name: str) -> None:
     elif name.startswith("-") or name in ("..", "lo", "all", "default", "none"):
         problem = "This name has another meaning"
     elif not _NAME.fullmatch(name):
-        problem = "Name can only contain letters, digits, hyphens, underscores and full stops"
+        problem = (
+            "Network interface contains invalid characters: use letters, digits, hyphens, "
+            "underscores and full stops"
+        )
     if problem:
         shown = name if len(name) <= 40 else f"{name[:37]}..."
         raise BadRequest(f'Invalid network name: {problem}, it is "{shown}"')

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lxpy.errors import Failed, LxpyError, NotSupported
-from lxpy.keys import BOOL, STRING, ConfigKey, Keys, Texts, Type, integer, matching, table
+from lxpy.keys import BOOL, STRING, ConfigKey, Keys, Texts, Type, integer, matching, mtu, table
 
 _INTERFACE = matching(r"(?!\.\.?$)[^\s/:]{1,15}", "the name of a network interface")
 _VLAN = integer(0, 4094)
 _COMMON = (
     ("parent", _INTERFACE, "Interface of the host that the network is"),
-    ("mtu", integer(68, 65535), "MTU of the nics, the parent's by default"),
+    ("mtu", mtu(68), "MTU of the nics, the parent's by default"),
     ("vlan", _VLAN, "VLAN of the parent"),
     ("user.*", STRING, "Whatever its owner likes"),
     ("maas.subnet.*", STRING, ""),

@@ -98,6 +98,7 @@ def start(plan: Plan, report: Report) -> None:
     plan.group.enter_v1()
     confine.set_rlimits(spec["rlimits"])
     confine.reset_oom_score()
+    opened = _open_disks(plan, report)
     report.begin("rootfs")
     mounts.make_private()
     mount_steps.enter_scratch(plan.stage)
@@ -120,7 +121,7 @@ def start(plan: Plan, report: Report) -> None:
     if spec["files"]:
         report.begin("files")
         identity.write_files(root, spec["files"], uid, gid)
-    plan.disks = _prepare_disks(plan, report)
+    plan.disks = _prepare_disks(plan, report, opened)
     if spec["guest_api"]:
         report.begin("/dev/lxd")
         views.bind_guest_api(root, spec["guest_api"])
@@ -145,12 +146,21 @@ def start(plan: Plan, report: Report) -> None:
         report.fail(error)
 
 
-def _prepare_disks(plan: Plan, report: Report) -> list[tuple[int, Disk]]:
+def _open_disks(plan: Plan, report: Report) -> list[int]:
+    """Return the detached mounts of the disks' sources, -1 for one that is not there."""
+    opened = []
+    for disk in plan.spec["disks"]:
+        report.begin(f"disk {disk['target']}")
+        opened.append(mount_steps.open_if_there(disk, plan.userns_fd))
+    return opened
+
+
+def _prepare_disks(plan: Plan, report: Report, opened: list[int]) -> list[tuple[int, Disk]]:
     """Mount the disks in the scratch directory; return those that are there."""
     prepared = []
     for index, disk in enumerate(plan.spec["disks"]):
         report.begin(f"disk {disk['target']}")
-        if mount_steps.prepare_disk(disk, index, plan.userns_fd):
+        if mount_steps.prepare_disk(disk, index, opened[index]):
             prepared.append((index, disk))
     return prepared
 

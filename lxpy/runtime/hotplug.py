@@ -183,8 +183,10 @@ def _add_disk(container: Container, disk: Disk, userns: int) -> None:
     processes.protect()
     uid = identity.outside(container.idmap, "u", 0)
     gid = identity.outside(container.idmap, "g", 0)
+    tree = mount_steps.open_if_there(disk, userns)
+    if tree < 0:
+        return
     mounts.make_private()
-    tree = mount_steps.open_disk(disk, userns)
     root = Confined.at(f"/proc/{container.pid}/root")
     with processes.file_owner(uid, gid):
         target = mount_steps.open_target(root, disk, tree)
@@ -198,6 +200,7 @@ def _add_disk(container: Container, disk: Disk, userns: int) -> None:
         processes.become_root()
         namespaces.unshare(namespaces.NEWNS, "mount namespace")
         tree = mounts.clone_tree(place, recursive=disk["recursive"])
+    mount_steps.set_propagation(disk, tree)
     namespaces.join(pidfd, namespaces.NEWNS, "mount namespace")
     mounts.attach(tree, disk["target"], dir_fd=target)
 
@@ -224,10 +227,14 @@ def _place(disk: Disk) -> str:
 
 
 def _remove_disk(container: Container, disk: Disk) -> None:
-    """Detach what covers the target. Lazily: a process may still use it."""
+    """Detach what covers the target, if anything does. Lazily: a process may still use it."""
     processes.protect()
     flags = namespaces.NEWNS | (namespaces.NEWUSER if container.idmap else 0)
     namespaces.join(container.pidfd, flags, "namespaces")
     if container.idmap:
         processes.become_root()
-    mounts.unmount(disk["target"], mounts.MNT_DETACH)
+    try:
+        mounts.unmount(disk["target"], mounts.MNT_DETACH)
+    except OSError as error:
+        if disk["required"] or error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise

@@ -30,6 +30,7 @@ class Disk(TypedDict):
     shift: bool
     required: bool
     raw_options: str
+    propagation: str
 
 
 class Node(TypedDict):

@@ -97,7 +97,8 @@ def _stage(plan: Plan, report: Report, dump: dict[str, Any]) -> None:
     _make_nodes(plan)
     for index, disk in enumerate(spec["disks"]):
         report.begin(f"disk {disk['target']}")
-        mount_steps.prepare_disk(disk, index, plan.userns_fd)
+        fd = mount_steps.open_if_there(disk, plan.userns_fd)
+        mount_steps.prepare_disk(disk, index, fd)
     report.begin("criu")
     _restore(plan, report, dump)
 

@@ -57,6 +57,7 @@ class Disk:
     shift: bool = True
     required: bool = True
     raw_options: str = ""
+    propagation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

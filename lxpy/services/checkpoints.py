@@ -102,10 +102,9 @@ class Checkpoints:
                 f"The memory of {instance.name} cannot be saved: calls of {', '.join(calls)} are "
                 "carried out for it (security.syscalls.intercept.*)"
             )
-        for device, kind in self.unsaved(instance).items():
+        for reason, remedy in obstacles(instance, self.unsaved(instance)):
             raise NotSupported(
-                f'The memory of "{instance.name}" cannot be saved: {reason_of(device, kind)}; '
-                f"{REMEDY}"
+                f'The memory of "{instance.name}" cannot be saved: {reason}; {remedy}'
             )
         program = await self._program.find()
         new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
@@ -162,12 +161,28 @@ def _raw(instance: Instance) -> str:
     return instance.expanded_config.get("raw.lxc", "")
 
 
-REMEDY = "remove that device first, or use a nic of another type"
+def obstacles(instance: Instance, nics: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return why the devices of an instance keep it from being saved, each with its remedy.
 
-
-def reason_of(device: str, kind: str) -> str:
-    """Return why an instance with such a nic cannot be saved."""
-    return f'nic "{device}" is of type {kind}, which is tied to an interface of this host'
+    `nics` are those that no dump can save, with their nictypes.
+    """
+    found = [
+        (
+            f'nic "{name}" is of type {kind}, which is tied to an interface of this host',
+            "remove that device first, or use a nic of another type",
+        )
+        for name, kind in nics.items()
+    ]
+    found += [
+        (
+            f'what is mounted below disk "{name}" comes and goes with the host '
+            f"(propagation={given['propagation']})",
+            "remove that device first, or unset its propagation",
+        )
+        for name, given in instance.expanded_devices.items()
+        if disk.spreads(given)
+    ]
+    return found
 
 
 def _none(_: Instance) -> Mapping[str, str]:

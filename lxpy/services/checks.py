@@ -41,8 +41,8 @@ class Checks:
             reason = f"calls of {', '.join(calls)} are carried out for it"
             remedy = "unset security.syscalls.intercept.* and restart the instance"
             found.append(Blocker(0, "", reason, remedy))
-        for device, kind in self._networks.unsaved(instance).items():
-            found.append(Blocker(0, "", checkpoints.reason_of(device, kind), checkpoints.REMEDY))
+        for reason, remedy in checkpoints.obstacles(instance, self._networks.unsaved(instance)):
+            found.append(Blocker(0, "", reason, remedy))
         try:
             await self._criu.find()
         except NotSupported as error:

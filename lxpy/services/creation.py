@@ -14,6 +14,7 @@ from lxpy.errors import BadRequest, Conflict, Failed, Forbidden, LxpyError, NotF
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import architectures, cloudinit, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
+from lxpy.instances.expand import without_unset
 from lxpy.instances.model import Config, Instance, Profile, Snapshot
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import host
@@ -112,7 +113,7 @@ class Creation:
     async def _base(self, project: str, name: str, wish: InstancesPost) -> Instance:
         """Return the instance as the request, and the source of a copy, have it."""
         config = {**sizes.limits_of(wish.instance_type), **(wish.config or {})}
-        given = wish.devices or {}
+        given = without_unset(wish.devices)
         wanted = wish.profiles
         ephemeral, description = wish.ephemeral, wish.description
         if wish.source.type == "copy":

@@ -66,9 +66,8 @@ class ImageAliases:
         """Give an alias another name. Raises BadRequest, NotFound, Conflict."""
         _check_name(to)
         async with self._db.write() as session:
-            row = await _find(session, project, name)
             await image_rows.check_aliases(session, project, [api.ImageAlias(name=to)])
-            row.name = to
+            (await _find(session, project, name)).name = to
         self._tell("renamed", project, to, {"old_name": name})
 
     async def delete(self, project: str, name: str) -> None:

@@ -15,9 +15,10 @@ from lxpy.api import images as api
 from lxpy.db import images as queries
 from lxpy.db.base import now
 from lxpy.db.rows import ImageAliasRow, ImageRow
-from lxpy.errors import BadRequest, Conflict, NotFound
+from lxpy.errors import BadRequest, Conflict, Failed, NotFound
 from lxpy.images.metadata import Metadata
 from lxpy.images.store import Stored
+from lxpy.instances import architectures
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,12 @@ async def check_aliases(
 async def insert(
     session: AsyncSession, project: str, stored: Stored, found: Metadata, wish: Wish
 ) -> ImageRow:
-    """Add an image. Raises Conflict for an alias that is taken."""
+    """Add an image. Raises Conflict for an alias that is taken, Failed for an architecture that
+    nobody knows.
+    """
+    if found.architecture not in architectures.IDS:
+        known = ", ".join(architectures.IDS)
+        raise Failed(f"Architecture isn't supported: {found.architecture}: use one of {known}")
     await check_aliases(session, project, wish.aliases)
     row = ImageRow(
         project=project,

@@ -51,7 +51,7 @@ def state(found: Interface, ports: Sequence[Interface]) -> api.NetworkState:
             packets_received=counters.packets_received,
             packets_sent=counters.packets_sent,
         ),
-        hwaddr=found.hwaddr,
+        hwaddr="" if found.loopback else found.hwaddr,
         mtu=found.mtu,
         state="up" if found.up else "down",
         type=found.type,

@@ -253,6 +253,8 @@ class Networks:
         network = self._wiring.networks.get(name)
         found = interfaces.find(network.config.get("parent", name) if network else name)
         if found is None:
+            if name not in self._wiring.networks:
+                raise NotFound(f'Network interface "{name}" not found')
             network = self._managed(name)
             return api.NetworkState(mtu=Bridge(name, network.config).mtu, type="broadcast")
         return views.state(found, interfaces.ports(found.index) if found.bridge else [])
@@ -376,7 +378,7 @@ class Networks:
         try:
             return self._wiring.networks[name]
         except KeyError:
-            raise NotFound("Network not found") from None
+            raise NotFound("Failed loading network: Network not found") from None
 
     async def _profiles(self) -> Sequence[ProfileRow]:
         async with self._db.read() as session:

@@ -161,7 +161,8 @@ def check(
             if here.network:
                 if here.network not in networks:
                     raise InvalidConfig(
-                        f'Error loading network config for "{here.network}": Network not found'
+                        f'Failed loading device "{plan.device}": Failed to load network '
+                        f'"{here.network}" for project "{instance.project}": Network not found'
                     )
                 _check_network(here.nic, networks[here.network])
                 seen[here.network] = plan.device

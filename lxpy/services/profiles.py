@@ -18,7 +18,7 @@ from lxpy.db.rows import InstanceRow, ProfileRow
 from lxpy.errors import BadRequest, Conflict, Failed, Forbidden, InvalidConfig, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle, url
 from lxpy.instances import devices, keys, names
-from lxpy.instances.expand import expand_config, expand_devices, merge_patch
+from lxpy.instances.expand import expand_config, expand_devices, merge_patch, without_unset
 from lxpy.instances.model import DEFAULT_PROJECT, Instance, Profile, root_device
 from lxpy.services.scopes import Feature, Scopes
 from lxpy.threads import in_thread
@@ -214,7 +214,7 @@ def _writable(row: ProfileRow) -> list[object]:
 def _checked(wish: api.ProfilePut) -> tuple[Config, Devices]:
     """Return config without unset keys, and devices. Raises InvalidConfig, NotSupported."""
     keys.validate(wish.config or {}, profile=True)
-    given = wish.devices or {}
+    given = without_unset(wish.devices)
     devices.validate(given)
     return {key: value for key, value in (wish.config or {}).items() if value != ""}, given
 

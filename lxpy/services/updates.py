@@ -13,7 +13,7 @@ from lxpy.errors import BadRequest, Failed, InvalidConfig, LxpyError
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import cloudinit, devices, keys
 from lxpy.instances.devices.plans import volatile_config
-from lxpy.instances.expand import merge_patch
+from lxpy.instances.expand import merge_patch, without_unset
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services.live import Live
@@ -162,10 +162,9 @@ class Updates:
         """Return what the instance becomes. Raises LxpyError when that cannot be."""
         config = {key: value for key, value in (wish.config or {}).items() if value != ""}
         kept = {k: v for k, v in old.config.items() if k.startswith(_KEPT) and k not in config}
-        profiles = list(old.profiles) if wish.profiles is None else wish.profiles
-        used = await self._profiles.profiles(old.project, profiles)
+        used = await self._profiles.profiles(old.project, wish.profiles or [])
         new = replace(old, ephemeral=wish.ephemeral, description=wish.description)
-        new = new.changed(used, config={**kept, **config}, devices=wish.devices or {})
+        new = new.changed(used, config={**kept, **config}, devices=without_unset(wish.devices))
         try:
             keys.validate(new.config)
             keys.validate_expanded(new.expanded_config)

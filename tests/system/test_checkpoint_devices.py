@@ -66,10 +66,9 @@ def test_a_device_comes_after_a_restore(daemon: Daemon, launch: Launch, block: N
 def test_disk_and_nic_come_after_a_restore(daemon: Daemon, launch: Launch) -> None:
     name = launch()
     _again(daemon, name)
-    bridge = daemon.api.get("/1.0/profiles/default")["devices"]["eth0"]["network"]
     devices = {
         "d": {"type": "disk", "source": "/etc", "path": "/mnt/d"},
-        "eth1": {"type": "nic", "nictype": "bridged", "parent": bridge},
+        "eth1": {"type": "nic", "nictype": "p2p", "name": "eth1"},
     }
     daemon.api.patch(f"/1.0/instances/{name}", {"devices": devices})
     for _ in range(2):

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 TYPES: Mapping[str, Callable[[Options], None]] = {
-    "disk": disk.validate,
+    "disk": disk.DISK.validate,
     "nic": nic.validate,
     "none": NONE.validate,
     "proxy": proxy.PROXY.validate,

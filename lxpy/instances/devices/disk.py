@@ -185,8 +185,8 @@ def _check_source(source: str, pool: str) -> None:
         )
     if not pool and not source.startswith("/"):
         raise InvalidConfig(
-            f'Missing source path "{source}": write an absolute path of the host, or set pool to '
-            "show a storage volume"
+            f'Source path must be absolute for local sources: "{source}" is none; set pool to show '
+            "a storage volume"
         )
     if "\0" in source:
         raise InvalidConfig("Invalid source path: it contains a NUL character")
@@ -200,14 +200,10 @@ DISK = Kind(
 )
 
 
-def validate(given: Options) -> None:
-    """Raise InvalidConfig or NotSupported when a disk's options are not right."""
-    DISK.validate(given)
-    if given.get("propagation", "private") not in ("", "private", "rprivate"):
-        raise NotSupported(
-            'Invalid value for device option "propagation": instances of lxpy have private mounts '
-            "only, so that they can be checkpointed; remove the option"
-        )
+def spreads(given: Options) -> bool:
+    """Whether mounts below a disk come and go with the host's, which no dump can save."""
+    kind = given.get("propagation", "").removeprefix("r")
+    return given.get("type") == "disk" and kind not in ("", "private")
 
 
 def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
@@ -225,6 +221,7 @@ def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
         shift=is_true(given.get("shift")) or (custom is not None and custom.shift),
         required=not may_be_missing(given),
         raw_options=given.get("raw.mount.options", ""),
+        propagation=given.get("propagation", ""),
     )
 
 

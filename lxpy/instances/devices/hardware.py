@@ -12,11 +12,12 @@ from typing import Literal
 
 from lxpy.errors import Failed, InvalidConfig, LxpyError, NotSupported
 from lxpy.instances.devices.base import Kind, Options, options
-from lxpy.keys import BOOL, MODE, STRING, UINT32, Type, choice, matching
+from lxpy.keys import BOOL, MODE, STRING, UINT32, UNIX_ID, Type, choice, matching
 from lxpy.runtime.spec import Node
 from lxpy.units import is_true
 
 NVIDIA = "10de"
+_ID = re.compile(r"[0-9a-fA-F]{4}")
 _PCI = re.compile(r"(?:([0-9a-fA-F]{1,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 
 
@@ -47,8 +48,13 @@ def _pci(value: str) -> None:
         raise InvalidConfig(f'Invalid PCI address "{value}": write it as 0000:02:08.0')
 
 
-_ID = matching(r"[0-9a-fA-F]{4}", "four hex digits")
-_OWNER = (("uid", UINT32, "0"), ("gid", UINT32, "0"), ("mode", MODE, "0660"))
+def _id(value: str) -> None:
+    if not _ID.fullmatch(value):
+        raise InvalidConfig(f'Invalid value, must be four lower case hex characters: "{value}"')
+
+
+_HEX4 = Type("string", _id)
+_OWNER = (("uid", UNIX_ID, "0"), ("gid", UNIX_ID, "0"), ("mode", MODE, "0660"))
 
 
 def _check_hotplug(given: Options) -> None:
@@ -57,7 +63,10 @@ def _check_hotplug(given: Options) -> None:
 
 
 def _check_gpu(given: Options) -> None:
-    for main, others in (("pci", ("id", "productid", "vendorid")), ("id", ("pci",))):
+    for main, others in (
+        ("pci", ("id", "productid", "vendorid")),
+        ("id", ("pci", "productid", "vendorid")),
+    ):
         for key in others if given.get(main) else ():
             if given.get(key):
                 raise InvalidConfig(f'Cannot use "{key}" when "{main}" is set')
@@ -66,22 +75,22 @@ def _check_gpu(given: Options) -> None:
 USB = Kind(
     "usb",
     options(
-        ("vendorid", _ID), ("productid", _ID), ("serial", STRING), ("busnum", UINT32),
+        ("vendorid", _HEX4), ("productid", _HEX4), ("serial", STRING), ("busnum", UINT32),
         ("devnum", UINT32), ("required", BOOL, "false"), *_OWNER,
     ),
 )  # fmt: skip
 HOTPLUG = Kind(
     "unix-hotplug",
     options(
-        ("vendorid", _ID), ("productid", _ID), ("subsystem", STRING), ("required", BOOL, "false"),
-        *_OWNER,
+        ("vendorid", _HEX4), ("productid", _HEX4), ("subsystem", STRING),
+        ("required", BOOL, "false"), *_OWNER,
     ),
     check=_check_hotplug,
 )  # fmt: skip
 GPU = Kind(
     "gpu",
     options(
-        ("gputype", choice("physical"), "physical"), ("vendorid", _ID), ("productid", _ID),
+        ("gputype", choice("physical"), "physical"), ("vendorid", _HEX4), ("productid", _HEX4),
         ("id", matching(r"[0-9]{1,3}", "the number of a DRM card")), ("pci", Type("string", _pci)),
         *_OWNER,
     ),

@@ -26,6 +26,7 @@ from lxpy.keys import (
     integer,
     listing,
     matching,
+    mtu,
 )
 
 Declared = tuple[str, Type] | tuple[str, Type, str]
@@ -39,7 +40,7 @@ _NAME = matching(
     r"(?!\.\.?$)[A-Za-z0-9_.][-A-Za-z0-9_.]{0,14}",
     "the name of a network interface: at most 15 letters, digits, hyphens, underscores, full stops",
 )
-_MTU = integer(68, 65535)
+_MTU = mtu(68)
 _VLAN = integer(0, 4094)
 _TAGGED = listing(
     matching(r"[0-9]{1,4}(\s*-\s*[0-9]{1,4})?", 'a VLAN, or a range of them such as "10-20"')

@@ -12,7 +12,7 @@ from typing import Literal
 
 from lxpy.errors import Failed, InvalidConfig
 from lxpy.instances.devices.base import Kind, Options, options
-from lxpy.keys import BOOL, MODE, UINT32, Type
+from lxpy.keys import BOOL, MODE, UNIX_ID, Type
 from lxpy.runtime.spec import Endpoint, Forwarding, Proxy
 from lxpy.units import is_true
 
@@ -53,7 +53,7 @@ def parse(text: str) -> Address:
     kind, colon, rest = text.partition(":")
     if not colon or kind not in _PROTOCOLS:
         raise InvalidConfig(
-            f'Unknown connection type "{kind}": write tcp:ADDRESS:PORT, udp:ADDRESS:PORT, '
+            f'Unknown protocol type "{kind}": write tcp:ADDRESS:PORT, udp:ADDRESS:PORT, '
             "unix:/PATH or unix:@NAME"
         )
     if kind == "unix":
@@ -63,9 +63,7 @@ def parse(text: str) -> Address:
     try:
         address = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
-        raise InvalidConfig(
-            f'Invalid address "{text}": "{host}" is no IP address, write tcp:ADDRESS:PORT'
-        ) from None
+        raise InvalidConfig(f'Not an IP address "{host}": write {kind}:ADDRESS:PORT') from None
     if bracketed != (address.version == 6):
         raise InvalidConfig(f'Invalid address "{text}": brackets are for IPv6, which needs them')
     return Address("tcp" if kind == "tcp" else "udp", str(address), tuple(_ports(ports)))
@@ -150,14 +148,14 @@ PROXY = Kind(
     options(
         ("bind", Type("string", _bind), "host"),
         ("connect", _ADDRESS),
-        ("gid", UINT32, "0"),
+        ("gid", UNIX_ID, "0"),
         ("listen", _ADDRESS),
         ("mode", MODE, "0644"),
         ("nat", BOOL, "false"),
         ("proxy_protocol", BOOL, "false"),
-        ("security.gid", UINT32, "0"),
-        ("security.uid", UINT32, "0"),
-        ("uid", UINT32, "0"),
+        ("security.gid", UNIX_ID, "0"),
+        ("security.uid", UNIX_ID, "0"),
+        ("uid", UNIX_ID, "0"),
     ),
     required=("listen", "connect"),
     check=_check,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from lxpy.errors import Failed, InvalidConfig
 from lxpy.instances.devices.base import Kind, Options, options
-from lxpy.keys import BOOL, MODE, UINT32, Type
+from lxpy.keys import BOOL, MODE, UINT32, UNIX_ID, Type
 from lxpy.runtime.spec import Node
 from lxpy.units import is_false
 
@@ -32,14 +32,14 @@ def _device_path(value: str) -> None:
 
 _PATH = Type("string", _device_path)
 _KEYS = options(
-    ("gid", UINT32, "0"),
+    ("gid", UNIX_ID, "0"),
     ("major", UINT32, "the host's"),
     ("minor", UINT32, "the host's"),
     ("mode", MODE, "0660"),
     ("path", _PATH),
     ("required", BOOL, "true"),
     ("source", _PATH),
-    ("uid", UINT32, "0"),
+    ("uid", UNIX_ID, "0"),
 )
 
 

@@ -28,6 +28,8 @@ _RAW_OPTIONS = {
     "ro": mounts.RDONLY, "nosuid": mounts.NOSUID, "nodev": mounts.NODEV, "noexec": mounts.NOEXEC,
     "noatime": mounts.NOATIME,
 }  # fmt: skip
+_PROPAGATION = {"shared": mounts.MS_SHARED, "slave": mounts.MS_SLAVE,
+                "unbindable": mounts.MS_UNBINDABLE}  # fmt: skip
 
 
 def enter_scratch(stage: str) -> None:
@@ -60,16 +62,22 @@ def mount_rootfs(
     return Confined.at(ROOT)
 
 
-def idmapped(path: str, userns_fd: int, flags: int, *, recursive: bool = False) -> int:
+def idmapped(
+    path: str, userns_fd: int, flags: int, *, recursive: bool = False, hears: bool = False
+) -> int:
     """Return a detached mount of `path`, its ids mapped by `userns_fd` (-1: as they are).
 
+    One that `hears` gets what is mounted below `path` later on.
     Raises OSError, EINVAL where the filesystem cannot map ids.
     """
+    propagation = mounts.MS_SLAVE if hears else mounts.MS_PRIVATE
     fd = mounts.clone_tree(path, recursive=recursive)
     try:
         if userns_fd >= 0:
             flags |= mounts.IDMAP
-        mounts.set_attributes(fd, path, flags, userns_fd=userns_fd, recursive=recursive)
+        mounts.set_attributes(
+            fd, path, flags, userns_fd=userns_fd, propagation=propagation, recursive=recursive
+        )
     except OSError:
         os.close(fd)
         raise
@@ -164,17 +172,30 @@ def mount_systemd() -> str:
     return "systemd"
 
 
-def prepare_disk(disk: Disk, index: int, userns_fd: int) -> bool:
-    """Mount a host file or directory at its place in the scratch directory, its flags set.
+def hears(disk: Disk) -> bool:
+    """Tell whether a disk shows what is mounted below its source later on."""
+    return disk["propagation"].removeprefix("r") in ("shared", "slave")
 
-    The next mount namespace copies it with these flags locked. False when it is not there and need
-    not be.
+
+def open_if_there(disk: Disk, userns_fd: int) -> int:
+    """Return the detached mount of a disk's source; -1 when it is not there and need not be.
+
+    Of one that hears: before the mounts of this namespace are made private.
     """
     try:
-        fd = open_disk(disk, userns_fd)
+        return open_disk(disk, userns_fd)
     except FileNotFoundError:
         if disk["required"]:
             raise
+        return -1
+
+
+def prepare_disk(disk: Disk, index: int, fd: int) -> bool:
+    """Mount a host file or directory at its place in the scratch directory, its flags set.
+
+    The next mount namespace copies it with these flags locked. False when it is not there: -1.
+    """
+    if fd < 0:
         return False
     try:
         _make_like(fd, place(index))
@@ -199,6 +220,7 @@ def attach_disk(root: Confined, disk: Disk, index: int) -> None:
     """
     fd = mounts.clone_tree(place(index), recursive=disk["recursive"])
     try:
+        set_propagation(disk, fd)
         target = open_target(root, disk, fd)
         mounts.attach(fd, disk["target"], dir_fd=target)
         os.close(target)
@@ -213,12 +235,25 @@ def open_disk(disk: Disk, userns_fd: int) -> int:
         flags |= _RAW_OPTIONS.get(option.strip(), 0)
     mapping = userns_fd if disk["shift"] else -1
     try:
-        return idmapped(disk["source"], mapping, flags, recursive=disk["recursive"])
+        return idmapped(
+            disk["source"], mapping, flags, recursive=disk["recursive"], hears=hears(disk)
+        )
     except OSError as error:
         if error.errno == errno.EINVAL and mapping >= 0:
             text = f"the filesystem of {disk['source']} cannot map ids: set shift=false on the disk"
             raise OSError(errno.EINVAL, text) from error
         raise
+
+
+def set_propagation(disk: Disk, tree: int) -> None:
+    """Let a disk that is about to be attached pass on what is mounted below it, as it asks for.
+
+    Nothing ever leaves the container: it hears of the host, not the host of it.
+    """
+    kind = _PROPAGATION.get(disk["propagation"].removeprefix("r"), 0)
+    if kind:
+        is_recursive = disk["propagation"].startswith("r")
+        mounts.set_attributes(tree, disk["target"], 0, propagation=kind, recursive=is_recursive)
 
 
 def open_target(root: Confined, disk: Disk, tree: int) -> int:

@@ -91,7 +91,7 @@ def test_good_devices(given: dict[str, str]) -> None:
         ({**ROOT, "source": "/x"}, 'Root disk entry may not have a "source" property set'),
         ({"type": "disk", "path": "/"}, 'Root disk entry must have a "pool" property set'),
         ({**ROOT, "size": "much"}, 'Invalid value for device option "size": Invalid value: much'),
-        ({"type": "disk", "path": "/x", "source": "x"}, 'Missing source path "x"'),
+        ({"type": "disk", "path": "/x", "source": "x"}, "Source path must be absolute for local"),
         ({"type": "disk", "path": "/x", "source": "/x", "pool": "p"},
          "Storage volumes cannot be specified as absolute paths"),
         ({"type": "disk", "path": "/x", "source": "/x", "size": "1GiB"},
@@ -125,7 +125,6 @@ def test_types_we_lack_are_refused_by_name(kind: str) -> None:
     "given",
     [
         {"type": "disk", "source": "/x", "path": "/x", "source.snapshot": "s0"},
-        {"type": "disk", "source": "/x", "path": "/x", "propagation": "shared"},
         {"type": "disk", "source": "cephfs:x", "path": "/x"},
         {**NIC, "security.acls": "web"},
     ],

@@ -79,7 +79,7 @@ def test_required(given: dict[str, str], text: str) -> None:
         ({"type": "tpm"}, NotSupported, "no emulated TPM"),
         ({"type": "infiniband"}, NotSupported, "InfiniBand"),
         ({"type": "pci"}, NotSupported, "virtual machines"),
-        ({"type": "usb", "vendorid": "xyz"}, InvalidConfig, "four hex digits"),
+        ({"type": "usb", "vendorid": "xyz"}, InvalidConfig, "four lower case hex"),
     ],
 )
 def test_refused(given: dict[str, str], error: type[Exception], text: str) -> None:

@@ -54,7 +54,10 @@ def test_good(options: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"network": "no0"}, 'Error loading network config for "no0": Network not found'),
+        (
+            {"network": "no0"},
+            'Failed to load network "no0" for project "default": Network not found',
+        ),
         ({"ipv4__address": "10.9.1.7"}, 'IP address "10.9.1.7" not within network "net0" subnet'),
         ({"ipv4__address": "10.1.1.1"}, 'is the address of network "net0" itself'),
         ({"network": "off0", "ipv4__address": "10.2.1.7"}, "when DHCP is disabled"),
