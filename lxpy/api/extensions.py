@@ -235,6 +235,7 @@ _OWN = {
     "lxpy_export_since": "since= of exports, and their import (services.increments)",
     "lxpy_export_stream": "GET export, imports as they come (services.exports, services.imports)",
     "lxpy_volume_export": "GET .../volumes/custom/NAME/export (services.volume_exports)",
+    "lxpy_memory": "GET checkpoint, GET and PUT memory (services.checks, services.memory)",
     "lxpy_recover": "/internal/recover/database, start-over; bare (services.recovery)",
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",
     "lxpy_snapshot_keep": "snapshots.keep, lxpy.frozen_ms and .scheduled (services.schedule)",

@@ -228,24 +228,19 @@ def move(session: Session, source: str, destination: str | None, **options: Any)
 
 
 def _move_away(session: Session, source: str, destination: str, options: dict[str, Any]) -> None:
-    """Move to another server: by the protocol for that, or with what runs or has a state."""
+    """Move to another server. Raises BadRequest, Refused with the instance where it was."""
     client, name = session.server(source)
     target, wanted = session.server(destination)
     mode = options["mode"]
-    by = mode if mode in RUNNING else LIVE if options["live"] else AUTO
-    by = RESTART if options["stateless"] else by
-    found = client.get(path_of(name))
-    if found["status"] == "Stopped" and not found["stateful"]:
-        transfer = mode if mode in TRANSFERS else None
-        chosen = {**options, "mode": transfer, "refresh": False}
+    transfer = mode if mode in TRANSFERS else None
+
+    def copied(refresh: bool) -> None:
+        chosen = {**options, "mode": transfer, "refresh": refresh}
         _copy_away(session, source, destination, chosen, moves=True)
-        client.change("DELETE", path_of(name))
-        return
-    task = Move(
-        session, (client, name), (target, wanted or name),
-        pool=options["storage"], instance_only=options["instance_only"],
-    )  # fmt: skip
-    task.run(by)
+
+    by = mode if mode in RUNNING else LIVE if options["live"] else AUTO
+    task = Move(session, (client, name), (target, wanted or name), copied)
+    task.run(RESTART if options["stateless"] else by)
 
 
 @command(None, "rename", short_help="Rename instances and snapshots")

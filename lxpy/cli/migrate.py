@@ -1,88 +1,112 @@
-"""`lxpy move` to another server: the disk goes ahead while the instance runs, its memory follows.
+"""`lxpy move` of what runs, or has a state, to another server: the disk goes ahead, memory follows.
 
-The source stays whole, and can go on, until the target runs; then it is deleted.
+The source stays whole, and can go on, until the target runs; then it is deleted. We decide which of
+the two runs, also when one of the servers dies meanwhile: it is waited for.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from lxpy.cli import archives
 from lxpy.cli.progress import Meter
 from lxpy.cli.removing import path_of
 from lxpy.cli.session import Session
-from lxpy.client.client import Client
-from lxpy.client.transport import Upload, quote
-from lxpy.errors import BadRequest, LxpyError, Refused
+from lxpy.client.client import Client, Json
+from lxpy.client.transport import Upload
+from lxpy.errors import BadRequest, LxpyError, Refused, Unreachable
 
 LIVE, RESTART, AUTO = MODES = ("live", "restart", "auto")
+RUNNING = ("Running", "Ready")
+_EXTENSION = "lxpy_memory"
 _STOP_S = 30
+#: how long a server may be away before we ask for help
+_PATIENCE_S = 120.0
+_PAUSE_S = 0.25
+_SETTING_UP = 503
 _TYPE = {"Content-Type": "application/octet-stream"}
+
+_T = TypeVar("_T")
+#: copies the instance to the other server; with True, brings the copy up to date
+Copy = Callable[[bool], None]
 
 
 class Move:
     """One instance on its way from a server to another."""
 
     def __init__(
-        self,
-        session: Session,
-        source: tuple[Client, str],
-        target: tuple[Client, str],
-        *,
-        pool: str,
-        instance_only: bool,
+        self, session: Session, source: tuple[Client, str], target: tuple[Client, str], copy: Copy
     ) -> None:
         self._session = session
         self._here, self._name = source
         self._there, self._wanted = target
-        self._pool = pool
-        self._instance_only = instance_only
-        self._base = f"move-{secrets.token_hex(4)}"
+        self._copy = copy
 
     def run(self, mode: str) -> None:
         """Move it. Raises BadRequest, Refused; the instance goes on where it was then."""
         was = self._here.get(path_of(self._name))
         if self._there.find(path_of(self._wanted)) is not None:
             raise BadRequest(f'There is an instance "{self._wanted}" on the other server already')
-        if was["status"] in ("Running", "Ready"):
-            self._move_running(live=self._is_live(mode))
-        else:
+        if was["status"] in RUNNING:
+            self._move_running(was, mode)
+        elif was["status"] == "Stopped":
             with self._undone_there():
-                self._send_disk(self._instance_only)
+                self._copy(False)
                 if was["stateful"]:
                     self._send_memory()
-        self._here.change("DELETE", path_of(self._name))
+        else:
+            raise BadRequest(f'"{self._name}" is {was["status"].lower()}: let it go on first')
+        _persistently(lambda: _delete(self._here, self._name))
 
-    def _move_running(self, *, live: bool) -> None:
-        snapshots = f"{path_of(self._name)}/snapshots"
-        self._here.change("POST", snapshots, {"name": self._base, "stateful": False})
+    def _move_running(self, was: Json, mode: str) -> None:
+        if was["ephemeral"]:
+            raise BadRequest(
+                f'"{self._name}" is ephemeral, it would be gone when it stops: unset that first '
+                f"(lxpy config edit {self._name})"
+            )
+        live = self._is_live(mode)
+        with self._undone_there():
+            self._copy(False)
+            self._copy(True)  # what has changed meanwhile: less is left for the end
+        begin = time.monotonic()
         try:
-            with self._undone_there():
-                self._send_disk(instance_only=False)
-                begin = time.monotonic()
-                with self._going_on_here(live=live):
-                    self._send_changes()
-                    if live:
-                        self._send_memory()
-                    self._change_state(self._there, self._wanted, "start")
-                stood_still_s = time.monotonic() - begin
+            live = self._stop(live=live, may_fall_back=mode == AUTO)
+            self._copy(True)
+            if live:
+                self._send_memory()
+            _change_state(self._there, self._wanted, "start")
         except BaseException:
-            with _whatever_happens():
-                self._here.change("DELETE", f"{snapshots}/{self._base}")
-            raise
-        self._session.say(f"It stood still for {stood_still_s:.2f} s")
-        for name in self._superfluous():
-            self._there.change("DELETE", f"{path_of(self._wanted)}/snapshots/{quote(name)}")
+            if not self._runs_there():
+                self._go_on_here()
+                raise
+        self._session.say(f"It stood still for {time.monotonic() - begin:.2f} s")
 
-    def _superfluous(self) -> list[str]:
-        """Return the snapshots that are there and are not wanted."""
-        if not self._instance_only:
-            return [self._base]
-        found = self._there.get(f"{path_of(self._wanted)}/snapshots")
-        return [str(url).rpartition("/")[2] for url in found]
+    # When something fails
+
+    def _runs_there(self) -> bool:
+        """Tell whether it runs there. Raises Refused when nobody can tell."""
+        try:
+            found = _persistently(lambda: self._there.find(path_of(self._wanted)))
+        except (LxpyError, OSError) as error:
+            raise Refused(
+                f'The other server does not answer ({error}). "{self._name}" is whole here, '
+                f"stopped. If it does not run there, start it here: lxpy start {self._name}"
+            ) from error
+        return found is not None and found["status"] in RUNNING
+
+    def _go_on_here(self) -> None:
+        """Have it run here and not exist there, whatever has happened."""
+        with _whatever_happens():
+            _persistently(lambda: _delete(self._there, self._wanted))
+
+        def start() -> None:
+            if self._here.get(path_of(self._name))["status"] not in RUNNING:
+                _change_state(self._here, self._name, "start")
+
+        with _whatever_happens():
+            _persistently(start)
 
     @contextmanager
     def _undone_there(self) -> Iterator[None]:
@@ -91,58 +115,27 @@ class Move:
             yield
         except BaseException:
             with _whatever_happens():
-                if self._there.find(path_of(self._wanted)) is not None:
-                    self._there.change("DELETE", path_of(self._wanted))
+                _persistently(lambda: _delete(self._there, self._wanted))
             raise
 
-    @contextmanager
-    def _going_on_here(self, *, live: bool) -> Iterator[None]:
-        """Stop the instance for the block; when that fails, it goes on here."""
-        try:
-            self._stop(live=live)
-            yield
-        except BaseException:
-            with _whatever_happens():
-                self._change_state(self._there, self._wanted, "stop", force=True)
-            with _whatever_happens():
-                self._change_state(self._here, self._name, "start")
-            raise
+    # Steps
 
-    def _stop(self, *, live: bool) -> None:
+    def _stop(self, *, live: bool, may_fall_back: bool) -> bool:
+        """Stop it; tell whether its memory was saved."""
         if live:
-            self._change_state(self._here, self._name, "stop", stateful=True)
-            return
+            try:
+                _change_state(self._here, self._name, "stop", stateful=True)
+                return True
+            except Refused as error:
+                still = self._here.find(path_of(self._name)) if may_fall_back else None
+                if still is None or still["status"] not in RUNNING:
+                    raise
+                self._session.say(f"It is stopped for the move: {error}")
         try:
-            self._change_state(self._here, self._name, "stop", timeout=_STOP_S)
+            _change_state(self._here, self._name, "stop", timeout=_STOP_S)
         except Refused:
-            self._change_state(self._here, self._name, "stop", force=True)
-
-    def _change_state(
-        self,
-        client: Client,
-        name: str,
-        action: str,
-        *,
-        force: bool = False,
-        timeout: int = -1,
-        **more: bool,
-    ) -> None:
-        body = {"action": action, "force": force, "timeout": timeout, **more}
-        client.change("PUT", f"{path_of(name)}/state", body)
-
-    def _send_disk(self, instance_only: bool) -> None:
-        chosen = "&instance-only=true" if instance_only else ""
-        self._send(f"export?compression=none{chosen}", "Sending the disk")
-
-    def _send_changes(self) -> None:
-        self._send(f"export?compression=none&since={quote(self._base)}", "Sending what changed")
-
-    def _send(self, what: str, text: str) -> None:
-        response = self._here.download(f"{path_of(self._name)}/{what}")
-        headers = {"X-LXD-name": self._wanted}
-        if self._pool:
-            headers["X-LXD-pool"] = self._pool
-        archives.send(self._there, "/1.0/instances", (-1, response.pieces()), headers, text)
+            _change_state(self._here, self._name, "stop", force=True)
+        return False
 
     def _send_memory(self) -> None:
         response = self._here.download(f"{path_of(self._name)}/memory")
@@ -157,11 +150,9 @@ class Move:
         """Tell whether the memory goes along. Raises BadRequest when it must and cannot."""
         if mode == RESTART:
             return False
-        found = self._here.get(f"{path_of(self._name)}/checkpoint")
-        if found["possible"]:
+        reason = self._obstacle()
+        if not reason:
             return True
-        first = found["blockers"][0]
-        reason = f"{first['command'] or 'the instance'}: {first['reason']}"
         if mode == LIVE:
             raise BadRequest(
                 f'"{self._name}" cannot be moved with its memory ({reason}): see '
@@ -169,6 +160,49 @@ class Move:
             )
         self._session.say(f"It is stopped for the move, its memory cannot go along ({reason})")
         return False
+
+    def _obstacle(self) -> str:
+        """Return what keeps the memory from going along, "" for nothing."""
+        for client in (self._here, self._there):
+            if _EXTENSION not in client.get("/1.0")["api_extensions"]:
+                return "one of the servers is not lxpyd"
+        found = self._here.get(f"{path_of(self._name)}/checkpoint")
+        if found["possible"]:
+            return ""
+        first = found["blockers"][0]
+        return f"{first['command'] or 'the instance'}: {first['reason']}"
+
+
+def _change_state(
+    client: Client,
+    name: str,
+    action: str,
+    *,
+    force: bool = False,
+    timeout: int = -1,
+    **more: bool,
+) -> None:
+    body = {"action": action, "force": force, "timeout": timeout, **more}
+    client.change("PUT", f"{path_of(name)}/state", body)
+
+
+def _delete(client: Client, name: str) -> None:
+    """Delete an instance that does not run; one that is gone already is as well."""
+    if client.find(path_of(name)) is not None:
+        client.change("DELETE", path_of(name))
+
+
+def _persistently(call: Callable[[], _T]) -> _T:
+    """Do something that may be done twice, again as long as the server is away. Raises as it."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return call()
+        except (Unreachable, Refused, OSError) as error:
+            away = not isinstance(error, Refused) or error.code in (0, _SETTING_UP)
+            if not away or time.monotonic() > deadline:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 @contextmanager

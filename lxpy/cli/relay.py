@@ -42,7 +42,7 @@ def _pass_on(peers: dict[WebSocket, WebSocket]) -> None:
     for each, peer in peers.items():  # what has come with the answer to the handshake
         for opcode, payload in each.messages():
             peer.queue(payload, opcode)
-    while open_ones := [each for each in peers if each.fileno() >= 0]:
+    while open_ones := _open(peers):
         poll = select.poll()
         by_number = {each.fileno(): each for each in open_ones}
         for each in open_ones:
@@ -60,11 +60,17 @@ def _pass_on(peers: dict[WebSocket, WebSocket]) -> None:
                 _read(each, peers[each])
 
 
+def _open(peers: dict[WebSocket, WebSocket]) -> list[WebSocket]:
+    """Return those that are open, but for those that have got the last word of a closed one."""
+    for each, peer in peers.items():
+        if peer.fileno() < 0 and not each.pending:
+            each.close()
+    return [each for each in peers if each.fileno() >= 0]
+
+
 def _read(each: WebSocket, peer: WebSocket) -> None:
     for opcode, payload in each.receive():
         if not peer.closed:
             peer.queue(payload, opcode)
     if each.closed:
         each.close()
-        if not peer.pending:
-            peer.close()

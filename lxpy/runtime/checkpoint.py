@@ -262,11 +262,20 @@ def dismiss(directory: Path) -> None:
 
     If it was about to end them, it does. Returns when it has ended.
     """
-    with contextlib.suppress(OSError):
-        _answer(directory, "no", patience_s=0)
     deadline = time.monotonic() + _TIMEOUT_S
-    while _is_at_work(str(directory)) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    try:
+        ask = os.open(directory / "ask", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # it has not begun, or has ended
+    try:
+        while True:  # it may not have asked yet
+            with contextlib.suppress(OSError):
+                _answer(directory, "no", patience_s=0)
+            if not _is_at_work(str(directory)) or time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+    finally:
+        os.close(ask)
 
 
 def without_hook(directory: Path) -> None:

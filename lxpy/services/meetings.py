@@ -147,6 +147,8 @@ async def _unless_refused(
     finally:
         working.cancel()
         await asyncio.wait((working,))
+        if not working.cancelled():
+            working.exception()  # seen: what the other server says is what counts
 
 
 def _check(message: bytes | str | None) -> None:

@@ -37,6 +37,7 @@ from lxpy.services.store import InstanceStore
 from lxpy.storage import Pool, Volume
 
 _MODES = ("pull", "push")
+_TEMPLATE = "volatile.apply_template"
 #: what an instance keeps that is moved; another one must not have the same
 _IDENTITY = ("volatile.uuid", "volatile.cloud-init.instance-id")
 
@@ -138,8 +139,7 @@ class MigrationSink:
         offer = await meetings.header(control)
         parts = self._parts
         instance = await parts.creation.completed(base, "copy")
-        kept = {key: base.config[key] for key in _IDENTITY if key in base.config}
-        instance = with_config(instance, {**instance.config, **kept})
+        instance = with_config(instance, _identified(instance.config, base.config))
         pool = await parts.creation.pool_of(instance)
         parts.pools.check_root(pool, instance.root_device[1])
         volume = volume_of(instance)
@@ -262,6 +262,20 @@ class _Copy:
     async def __aexit__(self, *_: object) -> None:
         await self._parts.pools.storage.delete_volume(self._pool, self._volume)
         await self._parts.journal.end(self._intent)
+
+
+def _identified(made: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the config of a new instance that is who it was, if it is moved and not copied.
+
+    Its templates are due as they were then.
+    """
+    kept = {key: given[key] for key in _IDENTITY if key in given}
+    config = {**made, **kept}
+    if "volatile.uuid" in kept:
+        config.pop(_TEMPLATE, None)
+        if template := given.get(_TEMPLATE):
+            config[_TEMPLATE] = template
+    return config
 
 
 def _is_here(offered: SnapshotHeader, have: Mapping[str, Snapshot]) -> bool:
