@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
@@ -22,19 +21,24 @@ def network(daemon: Daemon) -> Iterator[str]:
 
 
 def same(daemon: Daemon, *words: str) -> str:
-    """What `lxpy` prints, which must be what `lxc` prints."""
-    mine = daemon.lxpy(*words).stdout
-    if have_lxc():
-        theirs = daemon.lxc(*words).stdout
+    """What `lxpy` prints, which must be what `lxc` prints.
+
+    Several tries: other interfaces of the host come and go, packets are counted.
+    """
+    mine = theirs = ""
+    for _ in range(5):
+        mine = daemon.lxpy(*words).stdout
+        theirs = daemon.lxc(*words).stdout if have_lxc() else mine
         if words[-1] in ("json", "yaml"):  # the order in maps and of lists is nobody's promise
-            assert _sorted(mine) == _sorted(theirs)
-        else:
-            assert mine == theirs
+            mine, theirs = _sorted(mine), _sorted(theirs)
+        if mine == theirs:
+            break
+    assert mine == theirs
     return mine
 
 
-def _sorted(text: str) -> list[Any]:
-    return sorted(yaml.safe_load(text), key=repr)
+def _sorted(text: str) -> str:
+    return repr(sorted(yaml.safe_load(text), key=repr))
 
 
 def refused(daemon: Daemon, *words: str) -> str:
