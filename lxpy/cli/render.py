@@ -120,7 +120,7 @@ def _centred(text: str, width: int) -> str:
 
 
 def natural(row: Sequence[str]) -> list[list[tuple[int, int, str]]]:
-    """Return a sort key by which c2 comes before c10."""
+    """Return a sort key by which c2 comes before c10, and 5d before 05a."""
     return [_chunks(cell) for cell in row]
 
 
@@ -132,7 +132,8 @@ def _chunks(text: str) -> list[tuple[int, int, str]]:
         while end < len(text) and _digit(text[end]) == digit:
             end += 1
         part = text[start:end]
-        found.append((0, int(part), "") if digit else (1, 0, part))
+        zeros = part[: len(part) - len(part.lstrip("0"))]
+        found.append((0, int(part), zeros) if digit else (1, 0, part))
         start = end
     return found
 

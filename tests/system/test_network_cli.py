@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -38,7 +39,10 @@ def same(daemon: Daemon, *words: str) -> str:
 
 
 def _sorted(text: str) -> str:
-    return repr(sorted(yaml.safe_load(text), key=repr))
+    found = yaml.load(text, yaml.BaseLoader)  # times stay text
+    return json.dumps(
+        sorted(found, key=lambda each: json.dumps(each, sort_keys=True)), sort_keys=True
+    )
 
 
 def refused(daemon: Daemon, *words: str) -> str:

@@ -59,6 +59,7 @@ def test_wide_letters() -> None:
 def test_natural_order() -> None:
     rows = [["c10"], ["c2"], ["b"], ["c2a"], ["2"], ["10"]]
     assert sorted(rows, key=render.natural) == [["2"], ["10"], ["b"], ["c2"], ["c2a"], ["c10"]]
+    assert sorted([["05a"], ["5d"]], key=render.natural) == [["5d"], ["05a"]]
 
 
 def test_dates(monkeypatch: pytest.MonkeyPatch) -> None:
