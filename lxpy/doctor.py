@@ -315,6 +315,8 @@ def check_storage(host: Host) -> Iterator[Finding]:
     else:
         good = ", ".join(name for name in ("ext4", "xfs", "btrfs"))
         remedy = f"put {host.state_dir} on a file system with idmapped mounts: {good}"
+        if is_nested(host):
+            remedy = f"attach a custom volume of the outer lxpyd at {host.state_dir}"
         text = f"{kind or 'unknown'} at {target or '?'}"
         yield Finding("storage", "file system", Verdict.FAILURE, text, remedy)
     try:
@@ -349,6 +351,12 @@ def check_ids(host: Host) -> Iterator[Finding]:
     else:
         text = "not root: some checks were left out"
         yield Finding("identity", "user", Verdict.WARNING, text, "run lxpy doctor as root")
+    subject = "ids for instances"
+    if is_nested(host):
+        text = "those of this instance, for all of them: lxpyd is nested"
+        remedy = "run instances that must not trust each other beside this one, not in it"
+        yield Finding("identity", subject, Verdict.WARNING, text, remedy)
+        return
     ranges = [_subids(line) for line in host.read("/etc/subuid").splitlines()]
     others = [(first, end) for user, first, end in ranges if user != "root"]
     sizes = [
@@ -357,7 +365,6 @@ def check_ids(host: Host) -> Iterator[Finding]:
         if user == "root" and not any(low < end and first < high for low, high in others)
     ]
     instances = sum(size // 65536 for size in sizes)
-    subject = "ids for instances"
     if not instances:
         text = "from 1000000 on, but those of others in /etc/subuid"
         yield Finding("identity", subject, Verdict.OK, text)
@@ -368,6 +375,11 @@ def check_ids(host: Host) -> Iterator[Finding]:
     else:
         text = f"{sum(sizes)} from /etc/subuid"
         yield Finding("identity", subject, Verdict.OK, text)
+
+
+def is_nested(host: Host) -> bool:
+    """Tell whether the host is itself a container, in a user namespace of its own."""
+    return host.read("/proc/self/uid_map").split() not in ([], ["0", "0", "4294967295"])
 
 
 def _subids(line: str) -> tuple[str, int, int]:

@@ -46,9 +46,14 @@ class IdMap:
 
 @dataclass(frozen=True, slots=True)
 class IdPool:
-    """The host ids that instances may have: sorted intervals that do not touch."""
+    """The host ids that instances may have: sorted intervals that do not touch.
+
+    Where `shared`, each instance has all of them, as they are: a nested daemon cannot map the ids
+    of files.
+    """
 
     intervals: tuple[Interval, ...] = ((DEFAULT_BASE, DEFAULT_END),)
+    shared: bool = False
 
     def allocate(self, taken: Iterable[tuple[int, int]], size: int = DEFAULT_SIZE) -> int:
         """Return the lowest base of `size` free ids; `taken` are (base, size), in any order.
@@ -83,19 +88,19 @@ def pool_of(subuid: str, subgid: str, uid_map: str = "", gid_map: str = "") -> I
 
     Root's own ranges, where both files give it at least one of 65536 ids; else the default range.
     Never what other users have: LXD's package gives root and _lxd the same ids, and uses them.
-    In a nested daemon, only ids that exist in its own namespace.
+    In a nested daemon, the ids of its own namespace from 0 on.
     """
+    known = _intersect(_mapped(uid_map), _mapped(gid_map))
+    if known and known != [(0, _ID_MAX + 1)]:
+        return IdPool((known[0],), shared=True)
     users = _subids(subuid, root=False) + _subids(subgid, root=False)
     own = _subtract(
         _join(_intersect(_subids(subuid, root=True), _subids(subgid, root=True))), users
     )
     own = [each for each in own if each[1] - each[0] >= DEFAULT_SIZE]
-    known = _intersect(_mapped(uid_map), _mapped(gid_map))
     if not own:
-        nested = bool(known) and known[-1][1] <= DEFAULT_BASE * 2
-        own = [(DEFAULT_SIZE if nested else DEFAULT_BASE, DEFAULT_END)]
-        own = _subtract(own, users)
-    return IdPool(tuple(_intersect(own, known) if known else own))
+        own = _subtract([(DEFAULT_BASE, DEFAULT_END)], users)
+    return IdPool(tuple(own))
 
 
 def read_pool(etc: Path = Path("/etc"), proc: Path = Path("/proc/self")) -> IdPool:
@@ -146,6 +151,8 @@ def choose(
     size = wanted_size(expanded)
     raw = expanded.get("raw.idmap", "")
     fixed = expanded.get("security.idmap.base")
+    if pool.shared:
+        return _shared(pool, size, fixed or raw)
     if fixed:
         return build(int(fixed), size, raw)
     others = [*taken, *((entry.outside, entry.size) for entry in parse_raw(raw))]
@@ -153,6 +160,16 @@ def choose(
     if holds is not None and not _overlaps(holds, size, others):
         return build(holds, size, raw)
     return build(pool.allocate(others, size), size, raw)
+
+
+def _shared(pool: IdPool, size: int, wishes: str) -> IdMap:
+    if wishes:
+        raise InvalidConfig(
+            "security.idmap.base and raw.idmap cannot be had in a nested lxpyd, whose instances "
+            "have its own ids: unset them"
+        )
+    first, end = pool.intervals[0]
+    return build(first, min(size, end - first))
 
 
 def _held_base(own: Mapping[str, str], size: int) -> int | None:

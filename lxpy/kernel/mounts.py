@@ -42,6 +42,9 @@ FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 ST_RDONLY = 1
 
+#: of a file system: an int is passed as a descriptor, None as a flag
+Options = dict[str, "str | int | None"]
+
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     """Mount by path: only where the path is ours. Source: mount(2)."""
@@ -88,11 +91,10 @@ def attach(fd: int, subject: str, *, path: str = "", dir_fd: int = AT_FDCWD) -> 
     syscall("move_mount", subject, fd, b"", dir_fd, path.encode(), flags)
 
 
-def make(kind: str, options: dict[str, str | int | None], flags: int = 0, source: str = "") -> int:
+def make(kind: str, options: Options, flags: int = 0, source: str = "") -> int:
     """Make a filesystem and return its mount, detached.
 
-    An int option is passed as a descriptor, None as a flag; "lowerdir+" may not repeat here, see
-    `configure`.
+    "lowerdir+" may not repeat here, see `configure`.
     """
     fs = start(kind)
     try:

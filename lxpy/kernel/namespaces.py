@@ -27,7 +27,22 @@ NEWIPC = 0x08000000
 NEWUSER = 0x10000000
 NEWPID = 0x20000000
 NEWNET = 0x40000000
+_ALL_IDS = ["0", "0", "4294967295"]
+_nested: bool | None = None  # never changes
 HAS_TIME = os.path.exists("/proc/self/ns/time")
+
+
+def is_nested() -> bool:
+    """Tell whether we are in a user namespace below the initial one, such as in a container.
+
+    There no mount of the host's file systems can have its ids mapped, and no device node be made.
+    Source: user_namespaces(7).
+    """
+    global _nested
+    if _nested is None:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            _nested = file.read().split() != _ALL_IDS
+    return _nested
 
 
 def unshare(flags: int, subject: str) -> None:

@@ -223,7 +223,8 @@ def _join(spec: ExecSpec, container: Container, pidfd: int, report: Report,
 def join_all(pidfd: int, *, user: bool) -> None:
     """Join every namespace of the container's init but the pid namespace, where we were born.
 
-    The time namespace too: a restored container has its own clock.
+    The time namespace too: a restored container has its own clock. In a nested installation
+    nothing is restored, and the clock is the host's, which nobody there may join.
     """
     flags = (
         namespaces.NEWNS | namespaces.NEWCGROUP | namespaces.NEWUTS | namespaces.NEWIPC
@@ -231,7 +232,7 @@ def join_all(pidfd: int, *, user: bool) -> None:
     )  # fmt: skip
     if user:
         flags |= namespaces.NEWUSER
-    if namespaces.HAS_TIME:
+    if namespaces.HAS_TIME and not namespaces.is_nested():
         flags |= namespaces.NEWTIME
     namespaces.join(pidfd, flags, "namespaces")
 

@@ -77,7 +77,7 @@ class Lxcfs:
         await self._unmount()
         await in_thread(self._directory.mkdir, 0o755, True, True)
         self._pidfile.unlink(missing_ok=True)
-        await asyncio.create_subprocess_exec(
+        started = await asyncio.create_subprocess_exec(
             "lxcfs",
             "--enable-loadavg",
             "--pidfile",
@@ -90,7 +90,8 @@ class Lxcfs:
             cwd="/",
         )
         deadline = asyncio.get_running_loop().time() + _READY_S
-        while asyncio.get_running_loop().time() < deadline:
+        # It goes on in the background; where it cannot, its first process says so by its end.
+        while not started.returncode and asyncio.get_running_loop().time() < deadline:
             if await in_thread(self._answers):
                 await self._ready()
                 return

@@ -6,11 +6,11 @@ import errno
 import os
 from pathlib import Path
 
+from lxpy.kernel import overlay
 from lxpy.kernel.libc import AT_FDCWD, function, syscall
 
-# Left behind on purpose: an overlay writes these anew, and they name inodes of another tree.
-_OVERLAY = "trusted.overlay."
-_LOWER_REFERENCES = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.nlink")
+#: of overlays: they name inodes of another tree
+_LOWER_REFERENCES = ("origin", "impure", "nlink")
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
@@ -60,12 +60,16 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def copy_attributes(source: Path, target: Path) -> None:
-    """Give `target` the owner, mode and extended attributes of `source`; follow no link."""
+    """Give `target` the owner, mode and extended attributes of `source`; follow no link.
+
+    Not what overlays have noted there: they write it anew.
+    """
+    noted = overlay.attribute("")
     found = os.lstat(source)
     if os.geteuid() == 0:
         os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
     for name in os.listxattr(source, follow_symlinks=False):
-        if not name.startswith(_OVERLAY):
+        if not name.startswith(noted):
             _set(target, name, os.getxattr(source, name, follow_symlinks=False))
     os.chmod(target, found.st_mode & 0o7777)
 
@@ -77,7 +81,7 @@ def forget_lower(upper: Path) -> None:
     """
     for top, names, others, _ in os.fwalk(upper, follow_symlinks=False):
         for path in [top, *(os.path.join(top, each) for each in (*names, *others))]:
-            for attribute in _LOWER_REFERENCES:
+            for attribute in map(overlay.attribute, _LOWER_REFERENCES):
                 try:
                     os.removexattr(path, attribute, follow_symlinks=False)
                 except OSError as error:

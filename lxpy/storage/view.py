@@ -11,12 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lxpy.kernel import mounts
+from lxpy.kernel import mounts, overlay
 from lxpy.storage.volume import Layers, Rootfs
-
-# As the runtime mounts them: another set would not accept the index of hard links.
-_OPTIONS = {"index": "on", "nfs_export": "on", "redirect_dir": "on"}
-_WITHOUT_INDEX = {"index": "off", "nfs_export": "off", "redirect_dir": "on"}
 
 
 def open_tree(rootfs: Rootfs, *, writable: bool = False) -> int:
@@ -63,16 +59,17 @@ def _stacked(layers: Layers) -> int:
     if layers.root is None and len(layers.lower) == 1:
         return mounts.clone_tree(layers.lower[0])
     if layers.root is None:
-        return _stack(layers, {"redirect_dir": "follow"})
+        return _stack(layers, overlay.read_only_options())
     try:
-        return _stack(layers, _OPTIONS)
+        # As the runtime mounts them: another set would not accept the index of hard links.
+        return _stack(layers, overlay.options())
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
-        return _stack(layers, _WITHOUT_INDEX)
+        return _stack(layers, overlay.options(index=False))
 
 
-def _stack(layers: Layers, options: dict[str, str]) -> int:
+def _stack(layers: Layers, options: mounts.Options) -> int:
     """Mount an overlay. Options are at most 255 bytes long, so layers are named by descriptor."""
     opened = [os.open(each, os.O_PATH | os.O_DIRECTORY) for each in layers.lower]
     fs = mounts.start("overlay")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
-from lxpy.kernel import mounts
+from lxpy.kernel import mounts, namespaces
 from lxpy.kernel.processes import file_owner
 
 TYPE_CHECKING = False
@@ -59,8 +59,14 @@ def mount_dev(root: Confined, uid: int, gid: int) -> int:
 def _bind_standard(dev: int, uid: int, gid: int) -> None:
     """Make the nodes in the scratch directory, our working directory, and bind them.
 
-    Kernels before 6.15 clone nothing out of a mount that is not attached.
+    Kernels before 6.15 clone nothing out of a mount that is not attached. A nested installation
+    binds its own.
     """
+    if namespaces.is_nested():
+        for name, *_ in STANDARD:
+            if os.path.exists(f"/dev/{name}"):
+                bind_file(dev, name, mounts.clone_tree(f"/dev/{name}"))
+        return
     store = mounts.make("tmpfs", {"size": "64k", "mode": "0700"}, mounts.NOSUID)
     os.mkdir(_STORE, 0o700)
     mounts.attach(store, _STORE, path=_STORE)
@@ -90,9 +96,7 @@ def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
     *directories, name = _below_dev(node["path"])
     fd = _descend(dev, directories, uid, gid)
     try:
-        kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
-        number = os.makedev(node["major"], node["minor"])
-        os.mknod(name, kind | 0o600, number, dir_fd=fd)
+        _mknod(name, node, fd)
         os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
         made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         os.chmod(f"/proc/self/fd/{made}", node["mode"])
@@ -123,10 +127,18 @@ def bind_node(dev: int, path: str, tree: int, uid: int, gid: int) -> None:
 
 def store_node(node: Node, place: str, uid: int, gid: int) -> None:
     """Make a node at `place` in a tmpfs of ours, to be mounted from there."""
-    kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
-    os.mknod(place, kind | 0o600, os.makedev(node["major"], node["minor"]))
+    _mknod(place, node)
     os.chown(place, uid, gid)
     os.chmod(place, node["mode"])
+
+
+def _mknod(name: str, node: Node, directory: int | None = None) -> None:
+    kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
+    try:
+        os.mknod(name, kind | 0o600, os.makedev(node["major"], node["minor"]), dir_fd=directory)
+    except PermissionError as error:
+        text = f"{node['path']}: a nested lxpyd can make no device nodes"
+        raise OSError(error.errno, text if namespaces.is_nested() else str(error)) from error
 
 
 def remove_node(dev: int, path: str) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from lxpy.kernel import mounts
+from lxpy.kernel import mounts, namespaces, overlay
 from lxpy.kernel.processes import file_owner
 from lxpy.runtime.fs import Confined
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 #: Where in the scratch directory the rootfs is.
 ROOT = "root"
-#: nfs_export lets CRIU dump inotify watches; it excludes metacopy.
-OVERLAY_OPTIONS = {"index": "on", "nfs_export": "on", "redirect_dir": "on"}
-#: When an image was replaced by an equal one the index no longer fits (ESTALE).
-OVERLAY_WITHOUT_INDEX = {"index": "off", "nfs_export": "off", "redirect_dir": "on"}
 _RAW_OPTIONS = {
     "ro": mounts.RDONLY, "nosuid": mounts.NOSUID, "nodev": mounts.NODEV, "noexec": mounts.NOEXEC,
     "noatime": mounts.NOATIME,
@@ -67,13 +63,14 @@ def idmapped(
 ) -> int:
     """Return a detached mount of `path`, its ids mapped by `userns_fd` (-1: as they are).
 
+    In a nested installation they stay as they are: its instances have its own ids.
     One that `hears` gets what is mounted below `path` later on.
     Raises OSError, EINVAL where the filesystem cannot map ids.
     """
     propagation = mounts.MS_SLAVE if hears else mounts.MS_PRIVATE
     fd = mounts.clone_tree(path, recursive=recursive)
     try:
-        if userns_fd >= 0:
+        if userns_fd >= 0 and not namespaces.is_nested():
             flags |= mounts.IDMAP
         mounts.set_attributes(
             fd, path, flags, userns_fd=userns_fd, propagation=propagation, recursive=recursive
@@ -92,11 +89,11 @@ def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int, fl
         # silently becomes read-only.
         with file_owner(uid, gid):
             try:
-                fd = _stack(layers, writable, OVERLAY_OPTIONS, flags)
+                fd = _stack(layers, writable, overlay.options(), flags)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
-                fd = _stack(layers, writable, OVERLAY_WITHOUT_INDEX, flags)
+                fd = _stack(layers, writable, overlay.options(index=False), flags)
     finally:
         for each in (*layers, writable):
             os.close(each)
@@ -105,7 +102,7 @@ def _overlay(lower: list[str], root: str, userns_fd: int, uid: int, gid: int, fl
     return fd
 
 
-def _stack(layers: list[int], writable: int, options: dict[str, str], flags: int) -> int:
+def _stack(layers: list[int], writable: int, options: mounts.Options, flags: int) -> int:
     fs = mounts.start("overlay")
     upper = os.open("upper", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
     work = os.open("work", os.O_PATH | os.O_DIRECTORY, dir_fd=writable)
@@ -125,7 +122,7 @@ def _stack(layers: list[int], writable: int, options: dict[str, str], flags: int
             os.close(each)
 
 
-def _stack_by_path(layers: list[int], writable: int, options: dict[str, str], flags: int) -> int:
+def _stack_by_path(layers: list[int], writable: int, options: mounts.Options, flags: int) -> int:
     """Stack on kernels (before 6.13) whose overlayfs takes attached paths alone.
 
     All of it stays in this mount namespace, and the paths are gone afterwards.
@@ -149,7 +146,7 @@ def _stack_by_path(layers: list[int], writable: int, options: dict[str, str], fl
             mounts.unmount(path, mounts.MNT_DETACH)
 
 
-def _finish(fs: int, options: dict[str, str], flags: int) -> int:
+def _finish(fs: int, options: mounts.Options, flags: int) -> int:
     for key, value in options.items():
         mounts.configure(fs, key, value)
     return mounts.finish(fs, "overlay", flags)

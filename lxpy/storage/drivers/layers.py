@@ -18,21 +18,18 @@ import re
 import stat
 from pathlib import Path
 
+from lxpy.kernel import overlay
 from lxpy.storage import files, view
 from lxpy.storage.volume import Layers
-
-_NLINK = "trusted.overlay.nlink"
-_UPPER = "trusted.overlay.upper"
-_UUID = "trusted.overlay.uuid"
 
 
 def settle_copy(new: Path) -> None:
     """Make a copy of upper/ and work/ on the same image one that overlayfs accepts."""
-    _forget(new / "upper", _UUID)
+    _forget(new / "upper", overlay.attribute("uuid"))
     index = new / "work" / "index"
     if not index.is_dir():
         return
-    _forget(index, _UPPER)
+    _forget(index, overlay.attribute("upper"))
     with os.scandir(index) as entries:
         for entry in list(entries):
             found = entry.stat(follow_symlinks=False)
@@ -44,7 +41,7 @@ def settle_copy(new: Path) -> None:
 
 def settle_elsewhere(new: Path) -> None:
     """Make a copy of upper/ alone fit another copy of what is below it."""
-    _forget(new / "upper", _UUID)
+    _forget(new / "upper", overlay.attribute("uuid"))
     files.forget_lower(new / "upper")
 
 
@@ -97,8 +94,9 @@ def _has_names_below(entry: os.DirEntry[str]) -> bool:
     found = entry.stat(follow_symlinks=False)
     if not stat.S_ISREG(found.st_mode):
         return False
+    nlink = overlay.attribute("nlink")
     try:
-        value = os.getxattr(entry.path, _NLINK, follow_symlinks=False).decode()
+        value = os.getxattr(entry.path, nlink, follow_symlinks=False).decode()
     except OSError as error:
         if error.errno == errno.ENODATA:
             return False

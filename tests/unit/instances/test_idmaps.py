@@ -87,9 +87,14 @@ def test_pool_shares_no_ids_with_lxd() -> None:
 def test_pool_of_a_nested_daemon() -> None:
     own_map = f"0 1000000 {idmaps.NESTING_SIZE}\n"
     pool = idmaps.pool_of("", "", own_map, own_map)
-    assert pool.intervals == ((SIZE, idmaps.NESTING_SIZE),)
-    with pytest.raises(Unavailable, match="an empty pool"):
-        idmaps.pool_of("", "", "0 1000000 65536\n", "0 1000000 65536\n").allocate([])
+    assert pool == IdPool(((0, idmaps.NESTING_SIZE),), shared=True)
+    own_ids = idmaps.choose({}, {}, [(0, SIZE)], pool)
+    assert own_ids == idmaps.build(0, SIZE)
+    small = idmaps.pool_of("", "", "0 1000000 65536\n", "0 1000000 65536\n")
+    assert idmaps.choose({"security.nesting": "true"}, {}, [], small) == own_ids
+    for key, value in (("security.idmap.base", "1000"), ("raw.idmap", "both 1000 1000")):
+        with pytest.raises(InvalidConfig, match="nested lxpyd"):
+            idmaps.choose({key: value}, {}, [], pool)
 
 
 def test_read_pool(tmp_path: Path) -> None:
