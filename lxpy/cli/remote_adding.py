@@ -103,7 +103,6 @@ def _by_address(session: Session, wish: Wish) -> Remote:
     client = remote.client()
     if found["auth"] != "trusted":
         _introduce(client, wish.password or _ask_password(wish.name))
-        print(f"Client certificate now trusted by server: {wish.name}")
     remote.project = _project(client, session.project)
     return remote
 
@@ -126,7 +125,7 @@ def _by_token(session: Session, wish: Wish, token: Json) -> Remote:
         remotes.accept(wish.name, certificate)
         client = remote.client()
         _introduce(client, wish.place)
-        print(f"Client certificate now trusted by server: {wish.name}")
+        print(f"Client certificate now trusted by server: {wish.name}", file=sys.stderr)
         remote.project = _project(client, session.project)
         return remote
     raise Failed(f"All server addresses are unavailable: {'; '.join(reasons)}")

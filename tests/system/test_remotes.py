@@ -58,7 +58,7 @@ def far(daemon: Daemon, environment: dict[str, str]) -> Client:
 def known(daemon: Daemon, address: str, far: Client) -> Client:
     """`lxpy` of that user, to whom the daemon is the default remote "r"."""
     token = daemon.lxpy("config", "trust", "add", "--name", "bob").stdout.split()[-1]
-    assert "now trusted by server: r" in far("remote", "add", "r", token).stdout
+    assert "now trusted by server: r" in far("remote", "add", "r", token).stderr
     far("remote", "switch", "r")
     return far
 
