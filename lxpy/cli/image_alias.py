@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lxpy.cli.declare import argument, command, format_option, group, names
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.client.client import Client
 from lxpy.client.transport import quote
@@ -71,4 +71,4 @@ def list_aliases(session: Session, words: tuple[str, ...], form: str) -> None:
         ]
         for each in found
     ]
-    show(form, ("ALIAS", "FINGERPRINT", "TYPE", "DESCRIPTION"), rows, found)
+    show(form, ("ALIAS", "FINGERPRINT", "TYPE", "DESCRIPTION"), ordered(rows), found)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lxpy.cli import texts
 from lxpy.cli.declare import argument, command, format_option, option
 from lxpy.cli.image_source import SIMPLESTREAMS, offers
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.client.client import Client, Json
 from lxpy.errors import BadRequest, NotSupported, Refused
@@ -81,7 +81,7 @@ def list_images(session: Session, words: tuple[str, ...], columns: str, form: st
         found = session.client(remote).get("/1.0/images", recursion="1")
     found = [each for each in found if all(_selects(word, each) for word in filters)]
     rows = [[_LETTERS[letter][1](each) for letter in letters] for each in found]
-    show(form, [_LETTERS[letter][0] for letter in letters], sorted(rows), found)
+    show(form, [_LETTERS[letter][0] for letter in letters], ordered(rows), found)
 
 
 def _selects(word: str, each: Json) -> bool:

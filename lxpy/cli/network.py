@@ -8,7 +8,7 @@ from lxpy.cli.making import nic
 from lxpy.cli.network_acl import acl, peer, zone
 from lxpy.cli.network_forward import forward
 from lxpy.cli.objects import Kind, declare_common
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs
 from lxpy.cli.texts import yes
@@ -45,7 +45,7 @@ def list_networks(session: Session, remote: str | None, form: str) -> None:
         for each in found
         if each["type"] not in ("loopback", "unknown")
     ]
-    show(form, header, rows, found)
+    show(form, header, ordered(rows), found)
 
 
 @command(network, "create", help="Create new networks.")
@@ -104,7 +104,7 @@ def list_leases(session: Session, name: str, form: str) -> None:
         [each["hostname"], each["hwaddr"], each["address"], str(each["type"]).upper()]
         for each in found
     ]
-    show(form, ("HOSTNAME", "MAC ADDRESS", "IP ADDRESS", "TYPE"), sorted(rows), found)
+    show(form, ("HOSTNAME", "MAC ADDRESS", "IP ADDRESS", "TYPE"), ordered(rows), found)
 
 
 def _declare_attachments(owner: Owner, suffix: str) -> None:

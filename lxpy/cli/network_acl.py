@@ -7,7 +7,7 @@ import sys
 from lxpy.cli.declare import Group, argument, command, flag, format_option, group, names, option
 from lxpy.cli.network_forward import without
 from lxpy.cli.objects import Kind, declare_common
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs
 from lxpy.client.client import Json
@@ -33,7 +33,7 @@ def list_acls(session: Session, remote: str | None, form: str) -> None:
     client, _ = session.server(remote or "")
     found = client.get("/1.0/network-acls", recursion="1")
     rows = [[each["name"], each["description"], str(len(each["used_by"] or []))] for each in found]
-    show(form, ("NAME", "DESCRIPTION", "USED BY"), sorted(rows), found)
+    show(form, ("NAME", "DESCRIPTION", "USED BY"), ordered(rows), found)
 
 
 @command(acl, "create", help="Create new network ACLs.")

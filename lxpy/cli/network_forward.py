@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lxpy.cli.declare import argument, command, flag, format_option, group, names, target_option
 from lxpy.cli.editor import edit
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs, settings
 from lxpy.cli.yamltext import dump
@@ -53,7 +53,7 @@ def list_forwards(session: Session, network: str, form: str) -> None:
         for each in found
     ]
     header = ("LISTEN ADDRESS", "DESCRIPTION", "DEFAULT TARGET ADDRESS", "PORTS")
-    show(form, header, sorted(rows), found)
+    show(form, header, ordered(rows), found)
 
 
 @command(forward, "show", help="Show network forward configurations.")

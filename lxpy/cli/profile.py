@@ -8,7 +8,7 @@ from collections.abc import Callable
 from lxpy.cli.declare import argument, command, format_option, group, names, option
 from lxpy.cli.devices import Owner, declare_devices, writable
 from lxpy.cli.objects import Kind, declare_common
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.cli.yamltext import load
 from lxpy.client.transport import quote
@@ -28,7 +28,7 @@ def list_profiles(session: Session, remote: str | None, form: str) -> None:
     found = client.get("/1.0/profiles", recursion="1")
     found.sort(key=lambda each: str(each["name"]))
     rows = [[each["name"], each["description"], str(len(each["used_by"] or []))] for each in found]
-    show(form, ("NAME", "DESCRIPTION", "USED BY"), rows, found)
+    show(form, ("NAME", "DESCRIPTION", "USED BY"), ordered(rows), found)
 
 
 @command(profile, "create", help="Create profiles; a definition may come as YAML on stdin.")

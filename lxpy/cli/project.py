@@ -6,7 +6,7 @@ import sys
 
 from lxpy.cli.declare import argument, command, format_option, group, names, option
 from lxpy.cli.objects import Kind, declare_common
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs
 from lxpy.cli.texts import yes
@@ -42,7 +42,7 @@ def list_projects(session: Session, remote: str | None, form: str) -> None:
         ]
         for each in found
     ]
-    show(form, header, rows, found)
+    show(form, header, ordered(rows), found)
 
 
 def _has(name: str, config: dict[str, str], feature: str) -> bool:

@@ -8,7 +8,7 @@ from lxpy.errors import BadRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 FORMATS = ("csv", "json", "table", "yaml", "compact")
 
@@ -124,7 +124,14 @@ def natural(row: Sequence[str]) -> list[list[tuple[int, int, str]]]:
     return [_chunks(cell) for cell in row]
 
 
+def ordered(rows: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the rows of a table as `lxc` sorts them: naturally, empty cells last."""
+    return sorted(rows, key=natural)
+
+
 def _chunks(text: str) -> list[tuple[int, int, str]]:
+    if not text:
+        return [(2, 0, "")]
     found: list[tuple[int, int, str]] = []
     start = 0
     while start < len(text):

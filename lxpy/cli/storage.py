@@ -6,7 +6,7 @@ import sys
 
 from lxpy.cli.declare import argument, command, flag, format_option, group, names, target_option
 from lxpy.cli.objects import Kind, declare_common
-from lxpy.cli.render import show
+from lxpy.cli.render import ordered, show
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs
 from lxpy.cli.volume import volume
@@ -38,7 +38,7 @@ def list_pools(session: Session, remote: str | None, form: str) -> None:
         ]
         for each in found
     ]
-    show(form, header, rows, found)
+    show(form, header, ordered(rows), found)
 
 
 @command(storage, "create", help="Create storage pools.")

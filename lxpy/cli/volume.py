@@ -18,6 +18,7 @@ from lxpy.cli.declare import (
     target_option,
 )
 from lxpy.cli.editor import edit as edit_text
+from lxpy.cli.render import ordered
 from lxpy.cli.render import show as render
 from lxpy.cli.session import Session
 from lxpy.cli.target import pairs, settings
@@ -115,7 +116,7 @@ def list_volumes(
         for each in found:
             each["usage"] = _usage(client, name, each)
     rows = [[_LETTERS[letter][1](each) for letter in letters] for each in found]
-    render(form, [_LETTERS[letter][0] for letter in letters], rows, found)
+    render(form, [_LETTERS[letter][0] for letter in letters], ordered(rows), found)
 
 
 def _usage(client: Client, pool: str, each: Json) -> str:
