@@ -93,6 +93,8 @@ def test_archives_and_what_is_left(inside: Inside) -> None:
     assert inside("lxpy", "exec", "c1", *look) == inside("lxpy", "exec", "c2", *look) == (
         "1000:5\none"
     )  # fmt: skip
+    size = "lxpy config device override c1 root size=1GiB"
+    assert "dir.quota=none" in inside("sh", "-c", f"{size} 2>&1 || true")
     node = "lxpy config device add c1 f unix-char source=/dev/fuse path=/dev/f"
     assert "can make no device nodes" in inside("sh", "-c", f"{node} 2>&1 || true")
     inside("lxpy", "delete", "--force", "c1", "c2")

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lxpy.errors import Failed, InvalidConfig, NotFound
+from lxpy.errors import Failed, NotFound
 from lxpy.storage import files, projects, trees
 from lxpy.storage.drivers import layout, quotas
 from lxpy.storage.drivers.base import Quiet
@@ -110,12 +110,7 @@ class Directories:
         size = volume.size_bytes
         if volume.content is not ContentType.FILESYSTEM:
             return
-        kind = "" if size is None or volume.snapshot else await quotas.kind(self.pool)
-        if kind == "none":
-            raise InvalidConfig(
-                f'Invalid option "size": storage pool "{self.pool.name}" has dir.quota=none, the '
-                "volume would not be held to it: remove the option"
-            )
+        kind = await quotas.kind_for(self.pool, None if volume.snapshot else size)
         if kind == "loop" and size is not None:
             await quotas.make_disk(new, size)
             await quotas.mount(new)
@@ -179,6 +174,7 @@ class Directories:
             return
         if not has_disk and size_bytes is None:
             return
+        await quotas.kind_for(self.pool, size_bytes)
         if in_use:
             raise quotas.only_at_rest(self.pool, volume)
         await self._move(volume, place)

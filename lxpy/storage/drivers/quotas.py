@@ -2,7 +2,7 @@
 
 `dir.quota` of the pool says it: "project" where the file system has project quotas, "loop"
 elsewhere: then a volume with a size is a file system of its own in a sparse file. That is a btrfs,
-as only btrfs grows and shrinks while it is in use.
+as only btrfs grows and shrinks while it is in use. A nested installation has "none".
 Source: btrfs-filesystem(8), losetup(8).
 """
 
@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lxpy.errors import BadRequest, Failed, NotSupported
+from lxpy.errors import BadRequest, Failed, InvalidConfig, NotSupported
+from lxpy.kernel import namespaces
 from lxpy.programs import run
 from lxpy.storage import files, projects
 from lxpy.storage.volume import Pool, Usage, Volume
@@ -37,7 +38,20 @@ async def kind(pool: Pool) -> str:
     chosen = pool.config.get("dir.quota", "")
     if chosen:
         return chosen
+    if await in_thread(namespaces.is_nested):
+        return "none"  # neither quotas nor disks of the host are to be had there
     return "project" if await in_thread(projects.are_enforced, pool.path) else "loop"
+
+
+async def kind_for(pool: Pool, size_bytes: int | None) -> str:
+    """Return how a size is held in the pool, "" for no size. Raises InvalidConfig if it is not."""
+    found = "" if size_bytes is None else await kind(pool)
+    if found == "none":
+        raise InvalidConfig(
+            f'Invalid option "size": storage pool "{pool.name}" has dir.quota=none, the volume '
+            "would not be held to it: remove the option"
+        )
+    return found
 
 
 async def check(pool: Pool) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lxpy.errors import Failed, InvalidConfig, NotFound
+from lxpy.errors import Failed, NotFound
 from lxpy.storage import files, projects, trees
 from lxpy.storage.drivers import chains, layers, layout, quotas
 from lxpy.storage.drivers.base import Quiet
@@ -146,12 +146,7 @@ class Stacked:
     async def writable(self, volume: Volume, base: Path) -> Path:
         """Make a layer to write to, held to the volume's size, on top of another."""
         size = volume.size_bytes
-        kind = "" if size is None else await quotas.kind(self.pool)
-        if kind == "none":
-            raise InvalidConfig(
-                f'Invalid option "size": storage pool "{self.pool.name}" has dir.quota=none, the '
-                "volume would not be held to it: remove the option"
-            )
+        kind = await quotas.kind_for(self.pool, size)
         layer = await self._new_layer(base)
         try:
             if size is not None and kind == "loop":
@@ -304,6 +299,7 @@ class Stacked:
             return
         if not has_disk and size_bytes is None:
             return
+        await quotas.kind_for(self.pool, size_bytes)
         if in_use:
             raise quotas.only_at_rest(self.pool, volume)
         await self._move(volume, head)
