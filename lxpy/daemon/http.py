@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from lxpy.units import is_true
 T = TypeVar("T")
 
 _BODY_BYTES = 16 << 20
+_BODY_S = 60
 #: where a request has the projects that there are
 SCOPES = "scopes"
 _encode = msgspec.json.Encoder().encode
@@ -34,10 +36,14 @@ async def body(request: web.Request, kind: type[T]) -> T:
     Raises BadRequest naming the field at fault.
     """
     data = bytearray()
-    async for chunk in request.content.iter_any():
-        data += chunk
-        if len(data) > _BODY_BYTES:
-            raise BadRequest(f"The request's body is longer than {_BODY_BYTES >> 20} MiB")
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for chunk in request.content.iter_any():
+                data += chunk
+                if len(data) > _BODY_BYTES:
+                    raise BadRequest(f"The request's body is longer than {_BODY_BYTES >> 20} MiB")
+    except TimeoutError:
+        raise BadRequest(f"The request's body has not come within {_BODY_S} s") from None
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:

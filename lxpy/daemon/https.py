@@ -13,12 +13,12 @@ from typing import cast
 
 import structlog
 
+from lxpy.daemon.gate import HANDSHAKE_S, Gate
 from lxpy.daemon.tls import Context
 from lxpy.errors import BadRequest
 from lxpy.services.servercert import ServerCertificate
 
 _BACKLOG = 1024
-_HANDSHAKE_S = 10
 PORT = 8443
 
 _log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Listener:
 
     async def begin(self, serve: Callable[[], asyncio.Protocol], address: str) -> None:
         """Begin to listen; `serve` makes the protocol of a connection. Why it cannot is logged."""
-        self._serve = serve
+        self._serve = Gate(serve)
         try:
             await self.move(address)
         except BadRequest as error:
@@ -77,7 +77,7 @@ class Listener:
         assert self._serve is not None
         self._server = await asyncio.get_running_loop().create_server(
             self._serve, sock=sock, backlog=_BACKLOG, ssl=context,
-            ssl_handshake_timeout=_HANDSHAKE_S,
+            ssl_handshake_timeout=HANDSHAKE_S,
         )  # fmt: skip
         self._wish = address
 
