@@ -428,19 +428,18 @@ def test_nat(daemon: Daemon, launch: Launch) -> None:
             client.sendall(b"hello")
             assert client.recv(10) == b"HELLO"
         assert not forwarders(daemon, name)
-        tables = _tables(name)
-        assert len(tables) == 1
+        assert len(tables(name)) == 1
         daemon.restart()
         assert ask((own, 4711)) == b"HELLO"
     change(daemon, name, "stop")
-    assert not _tables(name)
+    assert not tables(name)
     with pytest.raises(ApiError, match="must be one of the instance's static IPv4 addresses"):
         bad = proxy(f"tcp:{own}:4711", "tcp:192.0.2.1:80", nat="true")
         daemon.api.patch(f"/1.0/instances/{name}", {"devices": bad})
         change(daemon, name, "start")
 
 
-def _tables(name: str) -> list[str]:
+def tables(name: str) -> list[str]:
     done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
     return [
         line for line in done.stdout.splitlines() if line.endswith(f"_{name}") and "nat" in line
@@ -475,7 +474,7 @@ def test_an_end_without_a_daemon(own_daemon: Daemon, busybox_image: Path, tmp_pa
     nat = proxy(f"tcp:{own}:4711", "tcp:0.0.0.0:80", nat="true")["px"]
     unix = proxy(f"unix:{tmp_path}/left.sock", "unix:@x")["px"]
     add(daemon, name, {"eth0": nic, "nat": nat, "unix": unix})
-    assert _tables(name) and (tmp_path / "left.sock").exists()
+    assert tables(name) and (tmp_path / "left.sock").exists()
     pid = daemon.init_pid(name)
     (forwarder,) = forwarders(daemon, name)
     daemon.kill()
@@ -483,5 +482,5 @@ def test_an_end_without_a_daemon(own_daemon: Daemon, busybox_image: Path, tmp_pa
     wait_until(lambda: not processes.alive(forwarder), 10, "the forwarder ends")
     assert not (tmp_path / "left.sock").exists()
     daemon.start()
-    assert not _tables(name)
+    assert not tables(name)
     daemon.wait_status(name, "Stopped")
