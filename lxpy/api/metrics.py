@@ -6,7 +6,6 @@ Source: LXD docs, "Instance metrics"; the order is that of LXD 5.0.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 COUNTER, GAUGE = "counter", "gauge"
 CONTENT_TYPE = "text/plain"
@@ -63,18 +62,22 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@dataclass(slots=True)
 class Samples:
     """Lines of text by the name of their family; every one of them has the labels `common`."""
 
-    common: Mapping[str, str]
-    lines: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, **common: str) -> None:
+        self.lines: dict[str, list[str]] = {}
+        self._common = labels(**common)
 
-    def add(self, name: str, value: int | float, labels: Mapping[str, str] | None = None) -> None:
-        """Add a value of a family; `labels` are besides the common ones."""
-        pairs = sorted({**self.common, **(labels or {})}.items())
-        text = ",".join(f'{key}="{_escaped(each)}"' for key, each in pairs)
+    def add(self, name: str, value: int | float, more: str = "") -> None:
+        """Add a value of a family; `more` are labels besides the common ones, which come first."""
+        text = f"{more},{self._common}" if more else self._common
         self.lines.setdefault(name, []).append(f"{name}{{{text}}} {value}\n")
+
+
+def labels(**values: str) -> str:
+    """Return labels as the text has them."""
+    return ",".join(f'{key}="{_escaped(each)}"' for key, each in values.items())
 
 
 def render(groups: Iterable[Samples]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mappi
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxpy.api.metrics import Samples, render
+from lxpy.api.metrics import Samples, labels, render
 from lxpy.errors import LxpyError, Unavailable
 from lxpy.instances.devices import disk
 from lxpy.instances.model import Instance
@@ -161,12 +161,11 @@ def _samples(
 
 def _of_one(subject: _Subject, mounts: Mapping[str, str], memory_bytes: int) -> Iterator[Samples]:
     instance = subject.instance
-    labels = {"name": instance.name, "project": instance.project, "type": "container"}
-    samples = Samples(labels)
+    samples = Samples(name=instance.name, project=instance.project, type="container")
     found = metering.measure(subject.group, subject.pid)
     _add_cpus(samples, found.cpus)
     for device in found.devices:
-        label = {"device": device.name}
+        label = labels(device=device.name)
         samples.add("lxd_disk_read_bytes_total", device.read_bytes, label)
         samples.add("lxd_disk_reads_completed_total", device.reads, label)
         samples.add("lxd_disk_written_bytes_total", device.written_bytes, label)
@@ -178,14 +177,15 @@ def _of_one(subject: _Subject, mounts: Mapping[str, str], memory_bytes: int) -> 
     if found.processes is not None:
         samples.add("lxd_procs_total", found.processes)
     yield samples
-    del labels["type"]  # LXD has it everywhere but here
-    yield _of_disks(Samples(labels), subject.disks, mounts)
+    # LXD has the type everywhere but here.
+    samples = Samples(name=instance.name, project=instance.project)
+    yield _of_disks(samples, subject.disks, mounts)
 
 
 def _add_cpus(samples: Samples, cpus: Iterable[Cpu]) -> None:
     for cpu in cpus:
         for mode, spent_ns in (("system", cpu.system_ns), ("user", cpu.user_ns)):
-            label = {"cpu": str(cpu.number), "mode": mode}
+            label = labels(cpu=str(cpu.number), mode=mode)
             samples.add("lxd_cpu_seconds_total", spent_ns / 1e9, label)
 
 
@@ -217,7 +217,7 @@ def _add_memory(samples: Samples, found: Memory, host_bytes: int) -> None:
 
 
 def _add_interface(samples: Samples, found: Interface) -> None:
-    label = {"device": found.name}
+    label = labels(device=found.name)
     for way, numbers in (
         ("receive", (found.received_bytes, found.received_drops, found.received_errors,
                      found.received_packets)),
@@ -234,7 +234,7 @@ def _of_disks(samples: Samples, disks: Iterable[_Disk], mounts: Mapping[str, str
         except OSError:
             continue  # it is away, or has gone
         device = mounts.get(each.place, each.source)
-        label = {"device": device, "fstype": found.type, "mountpoint": each.path}
+        label = labels(device=device, fstype=found.type, mountpoint=each.path)
         samples.add("lxd_filesystem_avail_bytes", found.available, label)
         samples.add("lxd_filesystem_free_bytes", found.free, label)
         samples.add("lxd_filesystem_size_bytes", found.size, label)
