@@ -78,15 +78,23 @@ class Move:
                 self._send_memory()
             _change_state(self._there, self._wanted, "start")
         except BaseException:
-            if not self._runs_there():
-                self._go_on_here()
+            if not self._settled_there():
+                with _whatever_happens():
+                    _persistently(self._go_on_here)
                 raise
         self._session.say(f"It stood still for {time.monotonic() - begin:.2f} s")
 
     # When something fails
 
+    def _settled_there(self) -> bool:
+        """Tell whether it runs there; else nothing of it stays. Raises Refused if none can tell."""
+        if self._runs_there():
+            return True
+        with _whatever_happens():
+            _persistently(lambda: _delete(self._there, self._wanted))
+        return self._runs_there()
+
     def _runs_there(self) -> bool:
-        """Tell whether it runs there. Raises Refused when nobody can tell."""
         try:
             found = _persistently(lambda: self._there.find(path_of(self._wanted)))
         except (LxpyError, OSError) as error:
@@ -97,16 +105,8 @@ class Move:
         return found is not None and found["status"] in RUNNING
 
     def _go_on_here(self) -> None:
-        """Have it run here and not exist there, whatever has happened."""
-        with _whatever_happens():
-            _persistently(lambda: _delete(self._there, self._wanted))
-
-        def start() -> None:
-            if self._here.get(path_of(self._name))["status"] not in RUNNING:
-                _change_state(self._here, self._name, "start")
-
-        with _whatever_happens():
-            _persistently(start)
+        if self._here.get(path_of(self._name))["status"] not in RUNNING:
+            _change_state(self._here, self._name, "start")
 
     @contextmanager
     def _undone_there(self) -> Iterator[None]:

@@ -33,8 +33,10 @@ def install_commands(directory: Path) -> Path:
 class Daemon:
     """Start, kill, restart and remove an installation; call it through API and command line."""
 
-    def __init__(self, directory: Path, commands: Path) -> None:
+    def __init__(self, directory: Path, commands: Path, namespace: str = "") -> None:
+        """Prepare one. `namespace`: that of the network it lives in, as `ip netns` names it."""
         self.directory = directory
+        self._enter = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
         self.commands = commands
         self.socket = directory / "unix.socket"
         self.api = Api(self.socket)
@@ -78,7 +80,7 @@ class Daemon:
         """Start lxpyd in the foreground of a session of its own."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self.commands / "lxpyd", "--debug"],
+                [*self._enter, self.commands / "lxpyd", "--debug"],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -7,17 +7,18 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lxpy.services.criu import PREFIX
-from tests.support import processes
+from tests.support import fixtures, processes
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch, change
 from tests.system.test_checkpoint import count, goes_on, where
-from tests.system.test_migration import Pair, other_daemon, pair
+from tests.system.test_migration import Pair, pair
 
-__all__ = ["other_daemon", "pair"]
+__all__ = ["pair"]
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -29,31 +30,77 @@ POINTS = 10
 CLIENT = "while :; do echo $((n += 1)); sleep 0.1; done | nc {} 7000 >/root/echo"
 
 
+NAMESPACE = f"lt-far{os.getpid()}"
+ENDS = ("lt-joinA", "lt-joinB")
+#: of the bridges on both sides, which are one network
+ADDRESSES = ("10.76.41.1", "10.76.41.2")
+
+
+@pytest.fixture(scope="module")
+def other_daemon(work_directory: Path, commands: Path, busybox_image: Path) -> Iterator[Daemon]:
+    """The second server, in a network namespace of its own, as on another host."""
+    daemon = Daemon(work_directory / "far", commands, NAMESPACE)
+    _ip("netns", "add", NAMESPACE)
+    try:
+        _ip("-n", NAMESPACE, "link", "set", "lo", "up")
+        daemon.start()
+        fixtures.warm_up(daemon, work_directory / "warm-far.tar.gz")
+        yield daemon
+        daemon.remove()
+    finally:
+        daemon.destroy()
+        _ip("netns", "delete", NAMESPACE)
+
+
 @pytest.fixture
 def one_network(pair: Pair) -> Iterator[str]:
     """Both servers have a profile of that name, whose networks are one, as of hosts at a switch."""
-    profile, ends = "lt-joined", ("lt-joinA", "lt-joinB")
-    none = {"ipv4.address": "none", "ipv6.address": "none"}
-    configs = ({"ipv4.address": "10.76.41.1/24", "ipv4.nat": "false", "ipv6.address": "none"}, none)
-    bridges = ("lt-bridgeA", "lt-bridgeB")
-    sides = list(zip((pair.here, pair.there), ends, bridges, configs, strict=True))
-    _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+    profile = "lt-joined"
+    _ip("link", "add", ENDS[0], "type", "veth", "peer", "name", ENDS[1], "netns", NAMESPACE)
     try:
-        for daemon, end, bridge, config in sides:
-            daemon.api.post("/1.0/networks", {"name": bridge, "config": config})
-            _ip("link", "set", end, "master", bridge, "up")
-            devices = daemon.api.get("/1.0/profiles/default")["devices"]
-            devices["eth0"] = {"type": "nic", "network": bridge}
-            daemon.api.post("/1.0/profiles", {"name": profile, "devices": devices})
+        _join(pair.here, "lt-bridgeA", [], {"ipv4.address": f"{ADDRESSES[0]}/24"}, profile)
+        more = {"ipv4.address": f"{ADDRESSES[1]}/24", "ipv4.dhcp": "false"}
+        _join(pair.there, "lt-bridgeB", ["-n", NAMESPACE], more, profile)
         yield profile
     finally:
-        _ip("link", "delete", ends[0])
-        for daemon, _, bridge, _ in sides:
+        _ip("link", "delete", ENDS[0])
+        for daemon, bridge in ((pair.here, "lt-bridgeA"), (pair.there, "lt-bridgeB")):
             for each in daemon.api.get("/1.0/instances?recursion=1"):
                 if profile in each["profiles"]:
                     daemon.delete(each["name"])
             daemon.api.delete(f"/1.0/profiles/{profile}")
             daemon.api.delete(f"/1.0/networks/{bridge}")
+
+
+def _join(
+    daemon: Daemon, bridge: str, where: list[str], config: dict[str, str], profile: str
+) -> None:
+    """Make a network with one end of the cable in it, and a profile that uses it."""
+    config = {"ipv4.nat": "false", "ipv6.address": "none", **config}
+    daemon.api.post("/1.0/networks", {"name": bridge, "config": config})
+    _ip(*where, "link", "set", ENDS[bool(where)], "master", bridge, "up")
+    devices = daemon.api.get("/1.0/profiles/default")["devices"]
+    devices["eth0"] = {"type": "nic", "network": bridge}
+    daemon.api.post("/1.0/profiles", {"name": profile, "devices": devices})
+
+
+@pytest.fixture
+def over_https(pair: Pair, one_network: str, tmp_path: Path) -> Iterator[None]:
+    """A user elsewhere, to whom both are remotes over HTTPS."""
+    listening = "core.https_address"
+    sides = (("here", pair.here, ADDRESSES[0]), ("there", pair.there, ADDRESSES[1]))
+    pair.environment |= {"LXPY_CONF": str(tmp_path / "conf"), "LXPY_DIR": str(tmp_path / "none")}
+    try:
+        for name, daemon, address in sides:
+            daemon.api.call("PATCH", "/1.0", {"config": {listening: f"{address}:8443"}})
+            token = daemon.lxpy("config", "trust", "add", "--name", "mover").stdout.split()[-1]
+            pair.run("lxpy", "remote", "add", name, token)
+        yield
+    finally:
+        for _, daemon, _ in sides:
+            daemon.api.call("PATCH", "/1.0", {"config": {listening: ""}})
+            for url in daemon.api.get("/1.0/certificates"):
+                daemon.api.call("DELETE", url)
 
 
 def _ip(*words: str) -> None:
@@ -137,24 +184,42 @@ def test_a_move_without_memory(pair: Pair, launch: Launch) -> None:
     assert where(pair.there, name)[0] == tag, "the disk is there, the process is not"
 
 
+@pytest.mark.usefixtures("over_https")
+def test_over_the_network(pair: Pair, launch: Launch, one_network: str) -> None:
+    name = launch(profiles=[one_network])
+    had = pair.here.address(name)
+    tag, _ = count(pair.here, name)
+    done = pair.run("lxpy", "move", f"here:{name}", "there:", "--live")
+    assert "It stood still for" in done.stdout
+    assert running(pair, name) == [pair.there]
+    goes_on(pair.there, name, tag)
+    assert pair.there.address(name) == had
+    pair.run("lxpy", "move", f"there:{name}", "here:", "--live")
+    goes_on(pair.here, name, tag)
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_server_dies_at_any_point(pair: Pair, launch: Launch, side: str) -> None:
+def test_a_server_dies_at_any_point(pair: Pair, launch: Launch, tmp_path: Path, side: str) -> None:
     """One of the two runs it then, with its memory, and nothing is left at the other."""
     name = launch()
     tag, _ = count(pair.here, name)
     at, to = pair.here, pair.there
-    began = time.monotonic()
-    _move(pair, at, to, name).communicate(timeout=120)
-    lasts_s = time.monotonic() - began
+    said = tmp_path / "said"
+    _move(pair, at, to, name, said).wait(120)
+    asked = _asked(said)
     at, to = to, at
     moved = []
     for point in range(POINTS):
         victim = at if side == "source" else to
-        move = _move(pair, at, to, name)
-        time.sleep(lasts_s * (point + 0.5) / POINTS)
+        move = _move(pair, at, to, name, said)
+        wanted = 1 + asked * point // POINTS
+        while _asked(said) < wanted and move.poll() is None:
+            time.sleep(0.005)
+        time.sleep(0.05 * (point % 3))  # in the middle of what was asked for
         victim.kill()
         victim.start()
-        out, _ = move.communicate(timeout=200)
+        move.wait(200)
+        out = said.read_text()
         (found,) = running(pair, name)
         assert goes_on(found, name, tag) > 0, out
         other = to if found is at else at
@@ -162,13 +227,19 @@ def test_a_server_dies_at_any_point(pair: Pair, launch: Launch, side: str) -> No
         moved.append(found is to)
         assert (move.returncode == 0) == moved[-1], out
         at, to = found, other
-    assert False in moved, "some were early enough to fail"
+    assert set(moved) == {False, True}, "some were early enough to fail, some late enough not to"
 
 
-def _move(pair: Pair, at: Daemon, to: Daemon, name: str) -> subprocess.Popen[str]:
+def _asked(said: Path) -> int:
+    """How many requests were sent."""
+    return len(re.findall(r"^lxpy: [A-Z]+ ", said.read_text(), re.MULTILINE))
+
+
+def _move(pair: Pair, at: Daemon, to: Daemon, name: str, said: Path) -> subprocess.Popen[bytes]:
     names = {id(pair.here): "here", id(pair.there): "there"}
-    words = ("lxpy", "move", f"{names[id(at)]}:{name}", f"{names[id(to)]}:{name}", "--live")
-    return subprocess.Popen(
-        words, env=pair.environment, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    source, target = (f"{names[id(each)]}:{name}" for each in (at, to))
+    with said.open("wb") as file:
+        return subprocess.Popen(
+            ("lxpy", "--debug", "move", source, target, "--live"),
+            env=pair.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+        )  # fmt: skip
