@@ -111,21 +111,40 @@ async def mount(directory: Path) -> None:
     await run("mount", "-t", "btrfs", "-o", options, str(directory / IMAGE), str(target))
 
 
-def keep_reserve(directory: Path) -> None:
-    """Put some room of a mounted disk aside, or use it where the guest has taken all the rest.
+async def keep_reserve(pool: Pool, directory: Path) -> None:
+    """Put some of a volume's size aside, or use that where the guest has taken all the rest.
 
     An overlay on a full disk takes no writes at all, not even those that would make room: mounting
     it makes a directory.
     """
-    reserve = directory / MOUNT / _RESERVE
-    free = os.statvfs(directory / MOUNT)
-    room = free.f_bavail * free.f_frsize
+    held = await in_thread(has_disk, directory)
+    if not held and await kind(pool) == "project":
+        held = (await in_thread(projects.usage, directory)).total > 0
+    if held:
+        await in_thread(_keep_reserve, await in_thread(inside, directory))
+
+
+async def give_reserve_back(directory: Path) -> None:
+    """Remove what `keep_reserve` has put aside, unless it will be needed: the volume is full."""
+    place = await in_thread(inside, directory)
+    if await in_thread(_room, place) > _RESERVE_BYTES:
+        await in_thread(lambda: (place / _RESERVE).unlink(missing_ok=True))
+
+
+def _keep_reserve(place: Path) -> None:
+    reserve, room = place / _RESERVE, _room(place)
     if room < _RESERVE_BYTES:
         reserve.unlink(missing_ok=True)
-        files.syncfs(directory / MOUNT)
+        files.syncfs(place)
     elif room > 4 * _RESERVE_BYTES and not reserve.exists():
         with reserve.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+
+
+def _room(place: Path) -> int:
+    """Return how many bytes the file system has for a directory, by its quota if it has one."""
+    free = os.statvfs(place)
+    return free.f_bavail * free.f_frsize
 
 
 async def unmount(directory: Path) -> None:

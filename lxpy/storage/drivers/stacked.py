@@ -328,7 +328,7 @@ class Stacked:
             return
         if await in_thread(quotas.has_disk, head):
             await quotas.mount(head)
-            await in_thread(quotas.keep_reserve, head)
+        await quotas.keep_reserve(self.pool, head)
         await in_thread(lambda: _make_directory(quotas.inside(head) / "work"))
         self.in_use.add(self.place(volume))
 
@@ -336,6 +336,7 @@ class Stacked:
         """Let a volume rest."""
         head = await in_thread(chains.head_of, self.place(volume))
         if head is not None and not volume.snapshot:
+            await quotas.give_reserve_back(head)
             await quotas.unmount(head)
         self.in_use.discard(self.place(volume))
 
