@@ -187,6 +187,10 @@ def _init(plan: Plan, report: Report, seen: guest.Guest, *, legacy: bool) -> NoR
     for index, disk in plan.disks:
         report.begin(f"disk {disk['target']}")
         mount_steps.attach_disk(root, disk, index)
+    for node in spec["nodes"]:
+        if not devices.is_in_dev(node["path"]):
+            report.begin(f"device {node['path']}")
+            devices.show_elsewhere(root, node)
     report.begin("pivot")
     os.fchdir(root.fd)
     root.close()

@@ -30,25 +30,15 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
     container = supervisor.held(message)
     action = message["action"]
     if action == "add-node":
-        node = message["node"]
-        try:
-            _with_dev(container, lambda dev: _add_node(container, dev, node))
-            answer: Message | None = {}
-        except OSError as error:
-            # A /dev that a restore has mounted belongs to the user namespace.
-            if error.errno != errno.EOVERFLOW:
-                raise
-            step = f"device {node['path']}"
-            _Helper(supervisor, message["id"], step, lambda: _bind_node(container, node))
-            answer = None
-        others = [each for each in container.nodes if each["path"] != node["path"]]
-        _allow(supervisor, container, [*others, node])
-        return answer
+        return _plug_node(supervisor, container, message["id"], message["node"])
     if action == "remove-node":
         gone = message["node"]["path"]
         _allow(supervisor, container, [each for each in container.nodes if each["path"] != gone])
-        _remove_node(container, gone)
-        return {}
+        if devices.is_in_dev(gone):
+            _remove_node(container, gone)
+            return {}
+        _Helper(supervisor, message["id"], f"device {gone}", lambda: _unbind(container, gone))
+        return None
     if action == "add-disk":
         userns = supervisor.user_namespaces.get(container.idmap)
         disk = message["disk"]
@@ -68,6 +58,28 @@ def handle(supervisor: Supervisor, message: Message) -> Message | None:
         _set_proxies(supervisor, container, message)
         return None
     raise StepFailed("hotplug", f"unknown action {action!r}")
+
+
+def _plug_node(
+    supervisor: Supervisor, container: Container, request: int, node: Node
+) -> Message | None:
+    """Show a node; None: a helper will answer. Raises OSError."""
+    answer: Message | None = None
+    step = f"device {node['path']}"
+    if not devices.is_in_dev(node["path"]):
+        _Helper(supervisor, request, step, lambda: _bind_elsewhere(container, node))
+    else:
+        try:
+            _with_dev(container, lambda dev: _add_node(container, dev, node))
+            answer = {}
+        except OSError as error:
+            # A /dev that a restore has mounted belongs to the user namespace.
+            if error.errno != errno.EOVERFLOW:
+                raise
+            _Helper(supervisor, request, step, lambda: _bind_node(container, node))
+    others = [each for each in container.nodes if each["path"] != node["path"]]
+    _allow(supervisor, container, [*others, node])
+    return answer
 
 
 def _set_proxies(supervisor: Supervisor, container: Container, message: Message) -> None:
@@ -121,14 +133,42 @@ def _bind_node(container: Container, node: Node) -> None:
     processes.protect()
     mounts.make_private()
     dev = Confined.at(f"/proc/{container.pid}/root").plain_directory("dev")
-    store = mounts.make("tmpfs", {"size": "64k", "mode": "0700"}, mounts.NOSUID)
-    mounts.attach(store, "nodes", path="/proc")  # a path of ours, in this mount namespace
-    devices.store_node(node, "/proc/node", *_owner(container, node))
-    tree = mounts.clone_tree("/proc/node")
+    tree = _stored(container, node)
     namespaces.join(container.pidfd, namespaces.NEWNS, "mount namespace")
-    uid = identity.outside(container.idmap, "u", 0)
-    gid = identity.outside(container.idmap, "g", 0)
-    devices.bind_node(dev, node["path"], tree, uid, gid)
+    devices.bind_node(dev, node["path"], tree, *_root_of(container))
+
+
+def _bind_elsewhere(container: Container, node: Node) -> None:
+    """Show a node outside of /dev: as a helper."""
+    processes.protect()
+    mounts.make_private()
+    root = Confined.at(f"/proc/{container.pid}/root")
+    tree = _stored(container, node)
+    with processes.file_owner(*_root_of(container)):
+        target = root.file(node["path"])
+    namespaces.join(container.pidfd, namespaces.NEWNS, "mount namespace")
+    mounts.attach(tree, node["path"], dir_fd=target)
+
+
+def _stored(container: Container, node: Node) -> int:
+    """Make a node in a tmpfs of this mount namespace; return its detached mount."""
+    store = mounts.make("tmpfs", {"size": "64k", "mode": "0700"}, mounts.NOSUID)
+    mounts.attach(store, "nodes", path="/proc")  # a path of ours
+    devices.store_node(node, "/proc/node", *_owner(container, node))
+    return mounts.clone_tree("/proc/node")
+
+
+def _root_of(container: Container) -> tuple[int, int]:
+    """Return the ids of the container's root on the host."""
+    idmap = container.idmap
+    return identity.outside(idmap, "u", 0), identity.outside(idmap, "g", 0)
+
+
+def _unbind(container: Container, path: str) -> None:
+    """Take a node away that is shown outside of /dev, and the empty file below it."""
+    _detach(container, path)
+    if os.path.isfile(path) and not os.path.islink(path) and not os.path.getsize(path):
+        os.unlink(path)
 
 
 class _Helper:
@@ -181,14 +221,12 @@ def _add_disk(container: Container, disk: Disk, userns: int) -> None:
     a clone of that copy keeps them.
     """
     processes.protect()
-    uid = identity.outside(container.idmap, "u", 0)
-    gid = identity.outside(container.idmap, "g", 0)
     tree = mount_steps.open_if_there(disk, userns)
     if tree < 0:
         return
     mounts.make_private()
     root = Confined.at(f"/proc/{container.pid}/root")
-    with processes.file_owner(uid, gid):
+    with processes.file_owner(*_root_of(container)):
         target = mount_steps.open_target(root, disk, tree)
     pidfd = container.pidfd
     if userns >= 0:
@@ -227,14 +265,19 @@ def _place(disk: Disk) -> str:
 
 
 def _remove_disk(container: Container, disk: Disk) -> None:
-    """Detach what covers the target, if anything does. Lazily: a process may still use it."""
+    """Detach what covers the target, if anything does."""
+    try:
+        _detach(container, disk["target"])
+    except OSError as error:
+        if disk["required"] or error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+
+
+def _detach(container: Container, path: str) -> None:
+    """Enter the container as its root and unmount. Lazily: a process may still use it."""
     processes.protect()
     flags = namespaces.NEWNS | (namespaces.NEWUSER if container.idmap else 0)
     namespaces.join(container.pidfd, flags, "namespaces")
     if container.idmap:
         processes.become_root()
-    try:
-        mounts.unmount(disk["target"], mounts.MNT_DETACH)
-    except OSError as error:
-        if disk["required"] or error.errno not in (errno.EINVAL, errno.ENOENT):
-            raise
+    mounts.unmount(path, mounts.MNT_DETACH)

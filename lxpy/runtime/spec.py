@@ -62,7 +62,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A device node in the instance's /dev; ids are the instance's, `path` starts with /dev/.
+    """A device node in the instance; ids are the instance's.
 
     `device` is the instance's device that it belongs to.
     """

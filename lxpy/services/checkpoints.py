@@ -21,7 +21,7 @@ from typing import Any
 
 from lxpy.errors import BadRequest, LxpyError, NotSupported
 from lxpy.instances import rawlxc
-from lxpy.instances.devices import disk
+from lxpy.instances.devices import disk, unix
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.instances.syscalls import intercepted
@@ -181,6 +181,11 @@ def obstacles(instance: Instance, nics: Mapping[str, str]) -> list[tuple[str, st
         )
         for name, given in instance.expanded_devices.items()
         if disk.spreads(given)
+    ]
+    found += [
+        (f'the node of device "{name}" is outside of /dev', "give it a path below /dev")
+        for name, given in instance.expanded_devices.items()
+        if unix.is_elsewhere(given)
     ]
     return found
 

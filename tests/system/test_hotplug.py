@@ -68,6 +68,32 @@ def test_a_node_comes_and_goes(daemon: Daemon, launch: Launch, directory: Path) 
     daemon.lxpy("config", "device", "remove", name, "d")
 
 
+def test_a_node_outside_of_dev(daemon: Daemon, launch: Launch, work_directory: Path) -> None:
+    """Wherever it lies on the host, and wherever it is wanted: at the start, live, coming late."""
+    source, late = work_directory / "node", work_directory / "late"
+    _make(source)
+    given = {"type": "unix-char", "source": str(source), "path": "/srv/a/mine", "uid": "7"}
+    coming = {**given, "source": str(late), "path": "/root/late", "required": "false"}
+    try:
+        name = launch(devices={"d": given, "late": coming})
+        path = f"/1.0/instances/{name}"
+        for _ in range(2):
+            assert _reads(daemon, name, "/srv/a/mine")
+            assert daemon.out(name, "stat", "-c", "%a %u %t:%T", "/srv/a/mine") == "660 7 1:5"
+            _make(late)
+            wait_until(lambda: _sees(daemon, name, "/root/late"), 10, "the node")
+            late.unlink()
+            wait_until(lambda: not _sees(daemon, name, "/root/late"), 10, "no node")
+            check = daemon.api.get(f"{path}/checkpoint")
+            assert 'node of device "d" is outside of /dev' in str(check["blockers"])
+            whole = daemon.api.get(path)
+            daemon.api.put(path, {**whole, "devices": {"late": coming}})
+            assert daemon.exec(name, "ls", "/srv/a/mine", check=False).returncode
+            daemon.api.patch(path, {"devices": {"d": given}})
+    finally:
+        source.unlink()
+
+
 def test_a_required_node(daemon: Daemon, launch: Launch, directory: Path) -> None:
     """It has to be there at the start; it can be taken away when it is not there any more."""
     source = directory / "zero"

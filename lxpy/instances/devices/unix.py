@@ -1,4 +1,4 @@
-"""unix-char and unix-block: a device node of the host, shown in the instance's /dev."""
+"""unix-char and unix-block: a device node of the host, shown in the instance."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class HostNode:
     minor: int
 
 
-def _device_path(value: str) -> None:
+def _path(value: str) -> None:
     parts = value.split("/")
-    if not value.startswith("/dev/") or ".." in parts or "\0" in value or not parts[-1]:
-        raise InvalidConfig(f'Invalid value: {value}: it is no path below "/dev/"')
+    if not value.startswith("/") or ".." in parts or "\0" in value or not parts[-1]:
+        raise InvalidConfig(f'Invalid value: {value}: write an absolute path, without ".."')
 
 
-_PATH = Type("string", _device_path)
+_PATH = Type("string", _path)
 _KEYS = options(
     ("gid", UNIX_ID, "0"),
     ("major", UINT32, "the host's"),
@@ -64,6 +64,11 @@ def host_path(given: Options) -> str | None:
 def path(given: Options) -> str:
     """Return where the instance sees the node."""
     return posixpath.normpath(given.get("path") or given["source"])
+
+
+def is_elsewhere(given: Options) -> bool:
+    """Whether a device shows its node outside of /dev: on a mount of its own."""
+    return given.get("type") in _KINDS and not path(given).startswith("/dev/")
 
 
 def plan(device: str, given: Options, found: HostNode | None) -> Node | None:

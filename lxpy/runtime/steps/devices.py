@@ -1,6 +1,7 @@
 """/dev of a container: a small tmpfs with the standard nodes and those its devices add.
 
 The standard nodes are bind mounts, which a checkpoint can name; nodes of devices are made in place.
+Those that are wanted outside of /dev, where none counts, wait in it and are bound to their place.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ STANDARD = (
     ("net/tun", 10, 200, 0o666),
 )
 _STORE = "nodes"
+_ELSEWHERE = (".lxc", "nodes")  # below /dev
 DIRECTORIES = (
     ("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755), ("net", 0o755), (".lxc", 0o711),
     (".lxc/proc", 0o555), (".lxc/sys", 0o555),
@@ -93,7 +95,7 @@ def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
     `dev` is the container's /dev: each directory on the way is taken without following links.
     Raises OSError, FileExistsError where there is something already.
     """
-    *directories, name = _below_dev(node["path"])
+    *directories, name = _below_dev(node["path"]) if is_in_dev(node["path"]) else _waiting(node)
     fd = _descend(dev, directories, uid, gid)
     try:
         _mknod(name, node, fd)
@@ -103,6 +105,27 @@ def make_node(dev: int, node: Node, uid: int, gid: int) -> None:
         os.close(made)
     finally:
         os.close(fd)
+
+
+def is_in_dev(path: str) -> bool:
+    """Tell whether a node is wanted in /dev, or elsewhere."""
+    return path.startswith("/dev/")
+
+
+def _waiting(node: Node) -> list[str]:
+    """Return where below /dev a node waits that is wanted elsewhere."""
+    return [*_ELSEWHERE, node["path"].strip("/").replace("-", "--").replace("/", "-")]
+
+
+def show_elsewhere(root: Confined, node: Node) -> None:
+    """Bind a node to its place outside of /dev: as the container's root, in its mount namespace."""
+    tree = mounts.clone_tree("/".join(["dev", *_waiting(node)]), dir_fd=root.fd)
+    try:
+        target = root.file(node["path"])
+        mounts.attach(tree, node["path"], dir_fd=target)
+        os.close(target)
+    finally:
+        os.close(tree)
 
 
 def bind_node(dev: int, path: str, tree: int, uid: int, gid: int) -> None:
