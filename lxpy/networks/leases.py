@@ -27,13 +27,22 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An instance's name and addresses on one network; "" for an address that is not reserved."""
+    """An instance's name and addresses on one network; "" for an address that is not reserved.
+
+    `device` is the instance's nic there, as the name of a file has it.
+    """
 
     instance: str
     hwaddr: str
     hostname: str = ""
     ipv4: str = ""
     ipv6: str = ""
+    device: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of its file: INSTANCE.DEVICE."""
+        return f"{self.instance}.{self.device}" if self.device else self.instance
 
     def line(self) -> str:
         """Return the line of dnsmasq's --dhcp-hostsfile."""
@@ -66,8 +75,8 @@ def _duid_hwaddr(duid: str) -> str:
     return ""
 
 
-def parse_reservation(instance: str, text: str) -> Reservation | None:
-    """Return what an instance's file reserves, None when it is empty."""
+def parse_reservation(file: str, text: str) -> Reservation | None:
+    """Return what an instance's file of that name reserves, None when it is empty."""
     parts = text.strip().split(",")
     if not parts[0]:
         return None
@@ -79,7 +88,8 @@ def parse_reservation(instance: str, text: str) -> Reservation | None:
             ipv4 = part
         else:
             hostname = part
-    return Reservation(instance, parts[0], hostname, ipv4, ipv6)
+    instance, _, device = file.partition(".")
+    return Reservation(instance, parts[0], hostname, ipv4, ipv6, device)
 
 
 class Hosts:
@@ -99,36 +109,43 @@ class Hosts:
 
     def find(self, instance: str) -> Reservation | None:
         """Return an instance's reservation."""
-        return parse_reservation(instance, _read(self._directory / instance))
+        found = (parse_reservation(path.name, _read(path)) for path in self._of(instance))
+        return next((each for each in found if each is not None), None)
+
+    def _of(self, instance: str) -> list[Path]:
+        return [self._directory / instance, *self._directory.glob(f"{instance}.*")]
 
     def write(self, reservation: Reservation) -> bool:
-        """Write a reservation; False when nothing is different."""
-        path, text = self._directory / reservation.instance, reservation.line()
+        """Write a reservation, the only one of its instance; False when nothing is different."""
+        path, text = self._directory / reservation.file, reservation.line()
         if _read(path) == text:
             return False
         temporary = self._directory.with_name(f"dnsmasq.new.{reservation.instance}")
         temporary.write_text(text)
         temporary.chmod(0o644)
         temporary.rename(path)
+        for other in self._of(reservation.instance):
+            if other != path:
+                other.unlink(missing_ok=True)
         return True
 
     def remove(self, instance: str) -> bool:
-        """Remove a reservation; False when there is none."""
-        try:
-            (self._directory / instance).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+        """Remove an instance's reservation; False when there is none."""
+        there = [path for path in self._of(instance) if path.exists()]
+        for path in there:
+            path.unlink()
+        return bool(there)
 
     def replace(self, wanted: Iterable[Reservation]) -> bool:
         """Make these the only reservations; False when nothing is different."""
         kept, changed = set(), False
         for reservation in wanted:
             changed = self.write(reservation) or changed
-            kept.add(reservation.instance)
+            kept.add(reservation.file)
         for path in self._directory.glob("[!.]*"):
             if path.name not in kept:
-                changed = self.remove(path.name) or changed
+                path.unlink()
+                changed = True
         return changed
 
 

@@ -337,7 +337,7 @@ def test_in_use(daemon: Daemon, launch: Launch, network: str) -> None:
     ("wish", "text"),
     [
         ({"name": "x" * 16}, "too long"),
-        ({"name": "a/b"}, "can only contain"),
+        ({"name": "a/b"}, "contains invalid characters"),
         ({"name": "lo"}, "lo"),
         ({"name": "badnet0", "type": "ovn"}, "not supported"),
         ({"name": "badnet0", "config": {"no.such": "1"}}, "Invalid option"),

@@ -195,6 +195,7 @@ class BridgeDriver:
             hostname=nic.hostname if managed else "",
             ipv4="" if nic.ipv4 == "none" else nic.ipv4,
             ipv6="" if nic.ipv6 == "none" else nic.ipv6,
+            device=nic.device.replace("-", "--").replace("/", "-"),
         )
 
     async def _free_ipv4(self, nic: Nic) -> str:

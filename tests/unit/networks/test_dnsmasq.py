@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,18 +87,21 @@ def test_leases_of_anything(text: str) -> None:
     st.sampled_from(["", "fd42::7"]),
 )
 def test_reservation_is_read_as_written(hostname: str, ipv4: str, ipv6: str) -> None:
-    reservation = Reservation("c1", "00:16:3e:00:00:01", hostname, ipv4, ipv6)
-    assert leases.parse_reservation("c1", reservation.line()) == reservation
+    reservation = Reservation("c1", "00:16:3e:00:00:01", hostname, ipv4, ipv6, "eth0.5")
+    assert leases.parse_reservation(reservation.file, reservation.line()) == reservation
 
 
 def test_hosts(tmp_path: Path) -> None:
     directory = tmp_path / "dnsmasq.hosts"
     directory.mkdir()
     hosts = Hosts(directory)
-    one = Reservation("c1", "00:16:3e:00:00:01", "c1", "10.1.1.7")
+    one = Reservation("c1", "00:16:3e:00:00:01", "c1", "10.1.1.7", device="eth0")
     two = Reservation("p_c1", "00:16:3e:00:00:02", "c1-p")
     assert hosts.write(one) and not hosts.write(one)
-    assert hosts.find("c1") == one and hosts.find("x") is None
+    assert hosts.find("c1") == one and hosts.find("c") is None
+    other = replace(one, device="eth1")
+    assert hosts.write(other) and hosts.read() == [other]
+    assert [path.name for path in directory.iterdir()] == ["c1.eth1"]
     assert hosts.replace([one, two]) and not hosts.replace([two, one])
     assert hosts.read() == [one, two]
     assert hosts.replace([two]) and hosts.read() == [two]
