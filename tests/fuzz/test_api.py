@@ -192,6 +192,9 @@ def test_api(fuzzed: Daemon) -> None:
                 left_over.append(f"{operation.label} {mode}: {type(error).__name__}: {error}"[:200])
             if mode is modes[1] and (missing := share - (fuzz.sent - before)) > 0:
                 fuzz_operation(fuzz, operation, modes[0], missing)
+    for operation in operations:  # what those without parameters did not take
+        if (missing := REQUESTS - fuzz.sent) > 0:
+            fuzz_operation(fuzz, operation, modes[0], min(missing, share))
     print(f"{fuzz.sent} requests, {dict(fuzz.statuses)}; without {len(left_over)}: {left_over[:5]}")
     assert not fuzz.wrong, "\n".join(fuzz.wrong.values())
     assert fuzz.sent >= REQUESTS
