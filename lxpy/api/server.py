@@ -9,7 +9,6 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
-Config = dict[str, str]
 #: clients send strings; Go's client tolerates numbers and booleans, so must a server
 Values = dict[str, str | int | bool | float]
 
@@ -81,9 +80,9 @@ class Introduction(Struct, kw_only=True):
 
 
 class Server(Introduction, kw_only=True):
-    """What a trusted client sees of `/1.0`."""
+    """What a trusted client sees of `/1.0`; of the trust password, that there is one."""
 
-    config: Config
+    config: dict[str, str | bool]
     environment: Environment
 
 

@@ -23,7 +23,9 @@ _TAR = (
     "--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.capability",
     "--warning=no-file-ignored", "--warning=no-file-changed",
 )  # fmt: skip
-_ALGORITHM = re.compile(r"([a-z0-9]+)((?: +-[0-9]{1,2})?)")
+#: a level and what else is harmless: no option that names a file
+OPTION = r"(?:-[0-9]{1,2}|-n|-T[0-9]{1,2}|--fast|--best|--rsyncable)"
+_ALGORITHM = re.compile(rf"([a-z0-9]+)((?: +{OPTION})*)")
 _REPORT_S = 0.5
 
 
@@ -47,8 +49,9 @@ def default_packer() -> Packer:
 
 
 def packer(algorithm: str) -> Packer:
-    """Return the packer that LXD's setting `compression_algorithm` names: "zstd", "gzip -9".
+    """Return the packer that LXD's setting `compression_algorithm` names.
 
+    "zstd", "gzip -9 --rsyncable": a program, and options that name no file.
     An empty setting is the default. Raises BadRequest for a name that is not known.
     """
     if not algorithm:
@@ -58,11 +61,13 @@ def packer(algorithm: str) -> Packer:
     if match is None or found is None or found is SQUASHFS:
         known = ", ".join(name for name in BY_NAME if name != SQUASHFS.name)
         raise BadRequest(f'Invalid compression algorithm "{algorithm}": use one of {known}')
-    level = match[2].strip()
-    if not level or found is NONE:
+    options = match[2].split()
+    if found is NONE:
         return Packer(found, found.compress)
-    kept = (each for each in found.compress if not re.fullmatch(r"-\d+n?", each))
-    return Packer(found, (*kept, level))
+    kept = found.compress
+    if any(re.fullmatch(r"-\d+|--fast|--best", each) for each in options):
+        kept = tuple(each for each in kept if not re.fullmatch(r"-\d+n?", each))
+    return Packer(found, (*kept, *options))
 
 
 async def pack(

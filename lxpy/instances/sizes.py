@@ -39,7 +39,7 @@ def limits_of(instance_type: str) -> dict[str, str]:
         config["limits.memory"] = f"{int(float(match[2]) * 1024)}MiB"
     if not config:
         raise BadRequest(
-            f'Invalid instance type "{instance_type}": use cCPUS-mGIB ("c2-m4"), or one of '
-            f"{', '.join(sorted(_AWS))}"
+            f"Provided instance type doesn't exist: {instance_type}: use cCPUS-mGIB, as in c2-m4, "
+            f"or one of {', '.join(sorted(_AWS))}"
         )
     return config

@@ -318,7 +318,8 @@ async def _for_ever(_: Operation) -> None:
 
 
 def _both(resources: Resources) -> Resources:
-    """Add the old name: what is under "instances" is under "containers", too."""
+    """Add the old name and path: what is under "instances" is under "containers", too."""
     if "instances" not in resources:
         return resources
-    return {**resources, "containers": resources["instances"]}
+    old = [each.replace("/instances/", "/containers/", 1) for each in resources["instances"]]
+    return {**resources, "containers": old}

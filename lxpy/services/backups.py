@@ -24,7 +24,7 @@ from lxpy.images.progress import Meter
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import targets
-from lxpy.services.exports import KEPT_COMPRESSION, Exports, Wish, refuse_optimized
+from lxpy.services.exports import KEPT_COMPRESSION, Exports, Wish
 from lxpy.services.locks import Locks
 from lxpy.services.projects import Projects
 from lxpy.services.shelf import Shelf
@@ -113,7 +113,6 @@ class Backups:
 
     async def create(self, project: str, name: str, wish: api.BackupsPost) -> Operation:
         """Start making a backup. Raises NotFound, BadRequest, Conflict, NotSupported."""
-        refuse_optimized(wish.optimized_storage)
         owner = _owner(self._store.get(project, name))
         self._projects.check_feature(project, "backups")
         alone = wish.instance_only or wish.container_only

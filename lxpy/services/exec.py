@@ -281,6 +281,7 @@ async def _discard(process: Process, which: str) -> None:
 
 def _spec(instance: Instance, wish: ExecPost) -> ExecSpec:
     values = {**environment(instance.expanded_config), **(wish.environment or {})}
+    values.setdefault("container", "lxc")
     values.setdefault("PATH", _PATH)
     values.setdefault("LANG", "C.UTF-8")
     if not wish.user:

@@ -18,7 +18,7 @@ from lxpy.backups import index, source, writer
 from lxpy.backups.index import Base, Index
 from lxpy.backups.pack import Directory, Job, Part, Text
 from lxpy.backups.writer import Chunks
-from lxpy.errors import LxpyError, NotFound, NotSupported
+from lxpy.errors import LxpyError, NotFound
 from lxpy.images import pack
 from lxpy.images.pack import Packer
 from lxpy.instances.model import Instance, Snapshot
@@ -235,15 +235,6 @@ class Exports:
 
 #: of backups that the daemon keeps, as LXD's are; scripts call them .tar.gz
 KEPT_COMPRESSION = "gzip"
-
-
-def refuse_optimized(optimized: bool) -> None:
-    """Raise NotSupported for a request for the storage driver's own format."""
-    if optimized:
-        raise NotSupported(
-            "Exports in the storage driver's own format are not in this version of lxpy: leave "
-            "--optimized-storage out, such an export can be imported into every pool"
-        )
 
 
 def _since(parts: list[Part], before: int, gone: str) -> list[Part]:

@@ -128,7 +128,7 @@ class Projects:
             old = self._scopes.get(name)
             check(_writable(old))
             config, description = change(old)
-            new = Project(name, checked(config), description)
+            new = Project(name, _checked(old, config), description)
             await self._check_features(old, new)
             await self._check_all(new, self._store.listed(name))
             async with self._db.write() as session:
@@ -271,6 +271,16 @@ class Projects:
 
     def _emit(self, action: str, name: str, context: Mapping[str, str] | None = None) -> None:
         self._lifecycle.emit(action, f"{PATH}/{quote(name, safe='')}", context=context)
+
+
+def _checked(old: Project, config: Mapping[str, str]) -> dict[str, str]:
+    """Return the config of a project as it is stored; the default one has the host's networks."""
+    if old.name != DEFAULT_PROJECT:
+        return checked(config)
+    features = {each: old.config[each] for each in Feature if each in old.config}
+    if features != {each: config[each] for each in Feature if each in config}:
+        raise BadRequest("You can't change the features of the default project")
+    return checked({key: text for key, text in config.items() if key not in features}) | features
 
 
 def _checked_name(name: str) -> str:

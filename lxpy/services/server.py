@@ -14,7 +14,7 @@ from lxpy.errors import BadRequest
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services import access, environment, hardware
 from lxpy.services.servercert import ServerCertificate
-from lxpy.services.serverkeys import checked, shown
+from lxpy.services.serverkeys import PASSWORD, checked, shown
 from lxpy.services.settings import Settings
 from lxpy.services.storage import Pools
 from lxpy.threads import in_thread
@@ -60,9 +60,10 @@ class Server:
         found.certificate_fingerprint = self._certificate.fingerprint
         found.lxpy_warnings = [each.last_message for each in self.warnings()]
         config = shown(self._settings.all())
+        told = {key: True if key == PASSWORD else text for key, text in config.items()}
         server = api.Server(
             api_extensions=list(EXTENSIONS), auth="trusted",
-            config={} if access.is_restricted() else config,
+            config={} if access.is_restricted() else told,
             environment=found,
         )  # fmt: skip
         return server, config

@@ -6,16 +6,18 @@ Source: LXD docs, "Server configuration".
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from lxpy.errors import InvalidConfig
+from lxpy.images.pack import OPTION
 from lxpy.keys import BOOL, EXPIRY, STRING, UINT, ConfigKey, Keys, Texts, Type, listing, table
 
 _TEXTS = Texts(
-    unknown="Cannot set '{key}' to '{value}': Unknown key",
-    invalid="Cannot set '{key}' to '{value}': {reason}",
+    unknown="cannot set '{key}' to '{value}': unknown key",
+    invalid="cannot set '{key}' to '{value}': {reason}",
 )
 PASSWORD = "core.trust_password"
 #: what clients see of a key that is not for their eyes
@@ -31,12 +33,11 @@ def _url(value: str) -> None:
 def _compression(value: str) -> None:
     words = value.split()
     known = ("bzip2", "gzip", "lzma", "none", "squashfs", "xz", "zstd")
-    if not words or words[0] not in known or len(words) > 2 or not _is_level(words[1:]):
-        raise InvalidConfig(f'use one of {", ".join(known)}, perhaps with a level: "zstd -9"')
-
-
-def _is_level(words: list[str]) -> bool:
-    return not words or (words[0].startswith("-") and words[0][1:].isdigit())
+    if not words or words[0] not in known or not all(re.fullmatch(OPTION, w) for w in words[1:]):
+        raise InvalidConfig(
+            f'Invalid compression algorithm "{value}": use one of {", ".join(known)}, perhaps with '
+            'a level: "zstd -9"'
+        )
 
 
 def _later(reason: str) -> Type:

@@ -16,7 +16,6 @@ from lxpy.db.rows import BackupRow, VolumeRow
 from lxpy.errors import NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.operations.registry import Operation, Registry, Work
-from lxpy.services.exports import refuse_optimized
 from lxpy.services.locks import Locks
 from lxpy.services.shelf import Shelf
 from lxpy.services.volume_exports import VolumeExports, Wish
@@ -63,7 +62,6 @@ class VolumeBackups:
 
     async def create(self, place: Place, wish: backups_api.BackupsPost, how: Wish) -> Operation:
         """Start making a backup. Raises NotFound, BadRequest, Conflict, NotSupported."""
-        refuse_optimized(wish.optimized_storage)
         owner = await self._owner(place)
         backup = await self._shelf.claim(owner, wish.name)
 

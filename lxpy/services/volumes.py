@@ -81,10 +81,12 @@ class Volumes:
 
     # Looking
 
-    async def list(self, pool_name: str, project: str | None) -> Sequence[api.Volume]:
+    async def list(
+        self, pool_name: str, project: str | None, owner: str | None
+    ) -> Sequence[api.Volume]:
         """Return a pool's volumes and their snapshots in a project (None: in all).
 
-        Raises NotFound, Unavailable.
+        `owner` is the project whose custom volumes count in it. Raises NotFound, Unavailable.
         """
         pool = await self._pools.pool(pool_name)
         found: builtins.list[api.Volume] = []
@@ -95,7 +97,7 @@ class Volumes:
             rows = [
                 row
                 for row in await queries.everything(session)
-                if row.pool.name == pool_name and project in (None, row.project)
+                if row.pool.name == pool_name and owner in (None, row.project)
             ]
             users = await self._users.urls(session)
             snapshots = await queries.all_snapshots(session) if rows else {}
@@ -108,9 +110,10 @@ class Volumes:
         """Return one volume and its writable part. Raises NotFound, BadRequest, Unavailable."""
         check_type(place.kind)
         found = await self._custom(place) if place.kind == VolumeType.CUSTOM else None
-        for each in await self.list(place.pool, place.project) if found is None else ():
-            if (each.type, each.name) == (place.kind, place.name):
-                found = each
+        if found is None:
+            for each in await self.list(place.pool, place.project, place.project):
+                if (each.type, each.name) == (place.kind, place.name):
+                    found = each
         if found is None:
             raise missing()
         return found, views.writable(found)

@@ -103,6 +103,38 @@ def test_volumes(daemon: Daemon, tiny: str, project: Make) -> None:
             daemon.api.call("DELETE", f"{volumes}/pv?project={scope}")
 
 
+def test_volumes_of_the_default_project(daemon: Daemon, tiny: str, project: Make) -> None:
+    own = project(
+        features__images="false", features__profiles="false", features__storage__volumes="false"
+    )
+    pool = "/1.0/storage-pools/default/volumes"
+    daemon.api.call("POST", f"{pool}/custom?project={own}", {"name": "pv"})
+    try:
+        create(daemon, own, tiny)
+        found = daemon.api.get(f"{pool}?project={own}&recursion=1")
+        kinds = [(each["type"], each["name"], each["project"]) for each in found]
+        assert ("custom", "pv", "default") in kinds and ("container", "c1", own) in kinds
+        assert daemon.api.get(f"{pool}/container/c1?project={own}")["project"] == own
+        with pytest.raises(ApiError, match="not found"):
+            daemon.api.get(f"{pool}/container/c1")
+    finally:
+        daemon.api.call("DELETE", f"{pool}/custom/pv")
+
+
+def test_the_default_project(daemon: Daemon) -> None:
+    before = daemon.api.get("/1.0/projects/default")
+    daemon.api.call("PATCH", "/1.0/projects/default", {"config": {"user.a": "b"}})
+    assert daemon.api.get("/1.0/projects/default")["config"]["user.a"] == "b"
+    for name in ("images", "networks"):
+        with pytest.raises(ApiError, match="can't change the features"):
+            body = {"config": {f"features.{name}": "false"}}
+            daemon.api.call("PATCH", "/1.0/projects/default", body)
+    daemon.api.call(
+        "PUT", "/1.0/projects/default", {each: before[each] for each in ("config", "description")}
+    )
+    assert daemon.api.get("/1.0/projects/default")["config"] == before["config"]
+
+
 def test_volume_moves(daemon: Daemon, project: Make) -> None:
     own = project(limits__disk="100MiB")
     volumes = "/1.0/storage-pools/default/volumes/custom"

@@ -23,7 +23,7 @@ from lxpy.services.volume_copies import VolumeCopies
 from lxpy.services.volume_exports import VolumeExports
 from lxpy.services.volume_imports import VolumeImports
 from lxpy.services.volume_migration import VolumeMigration
-from lxpy.services.volume_places import Place
+from lxpy.services.volume_places import Place, check_type
 from lxpy.services.volume_snapshots import VolumeSnapshots
 from lxpy.services.volumes import Volumes
 from lxpy.units import is_true
@@ -111,7 +111,10 @@ class VolumeHandlers:
         """Reply with the volumes of a pool, or those of one type; snapshots are among them."""
         pool = http.segment(request, "pool")
         kind = request.match_info.get("type")
-        found = http.chosen(request, await self._volumes.list(pool, http.project_or_all(request)))
+        if kind is not None:
+            check_type(kind)
+        project, owner = http.project_or_all(request), http.owner_or_all(request, Feature.VOLUMES)
+        found = http.chosen(request, await self._volumes.list(pool, project, owner))
         chosen = [each for each in found if kind in (None, each.type)]
         if http.recursion(request):
             return http.sync(chosen)

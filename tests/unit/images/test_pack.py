@@ -128,5 +128,6 @@ def test_unknown_algorithms(name: str) -> None:
 
 def test_levels() -> None:
     assert packer("gzip -9").command == ("gzip", "-9")
+    assert packer("gzip --rsyncable").command == ("gzip", "-6n", "--rsyncable")
     assert packer("xz -6").command == ("xz", "-T0", "-6")
     assert packer("") == default_packer()

@@ -55,5 +55,5 @@ def test_instance_types(name: str, cpus: str | None, memory: str | None) -> None
 
 @pytest.mark.parametrize("name", ["huge", "c0-m0", "-", "c", "c1-m", "m1.x", "c1m2", "-m1"])
 def test_unknown_instance_types(name: str) -> None:
-    with pytest.raises(BadRequest, match="^Invalid instance type"):
+    with pytest.raises(BadRequest, match="^Provided instance type"):
         sizes.limits_of(name)

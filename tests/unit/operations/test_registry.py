@@ -26,7 +26,7 @@ async def test_the_life_of_an_operation() -> None:
 
     begun = registry.spawn("Doing", work, resources={"instances": ["/1.0/instances/c1"]})
     assert begun.describe().status_code == Status.RUNNING
-    assert begun.resources["containers"] == begun.resources["instances"]
+    assert begun.resources["containers"] == ["/1.0/containers/c1"]
     assert await begun.wait(5)
     seen: list[dict[str, Any]] = []
     async for data in listener:

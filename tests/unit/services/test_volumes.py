@@ -77,7 +77,7 @@ class Parts:
         return self.pools._pools["default"].path / "custom" / name / "files"
 
     async def names(self) -> list[str]:
-        return [each.name for each in await self.volumes.list("default", None)]
+        return [each.name for each in await self.volumes.list("default", None, None)]
 
     async def snap(self, place: Place, name: str = "") -> None:
         wish = api.VolumeSnapshotsPost(name=name)
@@ -143,9 +143,9 @@ async def test_made_changed_deleted(parts: Parts) -> None:
     patch = api.VolumePatch(description="d", config={"user.x": ""})
     await parts.volumes.patch(V, patch, anything)
     await parts.volumes.rename(V, api.VolumePost(name="w"))
-    assert [(each.name, each.config) for each in await parts.volumes.list("default", None)] == [
-        ("w", {"user.y": "2"})
-    ]
+    assert [
+        (each.name, each.config) for each in await parts.volumes.list("default", None, None)
+    ] == [("w", {"user.y": "2"})]
     with pytest.raises(BadRequest, match=r"The storage pool is currently in use.*custom/w"):
         await parts.pools.delete("default")
     await parts.volumes.delete(custom("default", "w"))
@@ -236,7 +236,7 @@ async def test_copies_take_snapshots_along(parts: Parts) -> None:
     await parts.copy("y", "v", volume_only=True)
     await parts.copy("z", "v", pool="other")
     assert await parts.names() == ["v", "v/s", "w", "w/s", "x", "y"]
-    assert [each.name for each in await parts.volumes.list("other", None)] == ["z", "z/s"]
+    assert [each.name for each in await parts.volumes.list("other", None, None)] == ["z", "z/s"]
     assert await in_thread((parts.tree("x") / "file").read_text) == "one"
     assert await in_thread((parts.tree("w") / "file").read_text) == "two"
     await parts.volumes.put(custom("default", "w"), api.VolumePut(restore="s"), anything)
@@ -274,7 +274,7 @@ async def test_a_volume_moves(parts: Parts) -> None:
     await parts.snap(V, "s")
     await done(await parts.copies.move(V, api.VolumePost(name="w", pool="other")))
     assert await parts.names() == []
-    assert [each.name for each in await parts.volumes.list("other", None)] == ["w", "w/s"]
+    assert [each.name for each in await parts.volumes.list("other", None, None)] == ["w", "w/s"]
     assert not await in_thread(parts.tree("v").parent.exists)
     with pytest.raises(NotFound, match="Project not found"):
         place = custom("other", "w")
