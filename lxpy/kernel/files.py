@@ -33,6 +33,15 @@ def open_within(root: int, path: str, flags: int, mode: int = 0, *, resolve: int
     raise AssertionError("unreachable")
 
 
+def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
+    """Open what a handle (struct file_handle) names on a mounted file system.
+
+    Raises OSError, ESTALE when it is not there. Source: open_by_handle_at(2).
+    """
+    buffer = ctypes.create_string_buffer(handle, len(handle))
+    return function("open_by_handle_at", "handle", mount, buffer, flags | os.O_CLOEXEC)
+
+
 def space(path: str) -> tuple[int, int, int, int]:
     """Return the magic number of the file system at a path, and in bytes: size, free, available.
 

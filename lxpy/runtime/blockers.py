@@ -37,10 +37,6 @@ _NAMESPACES = {
     "time": "has clocks of its own",
 }
 _REMEDY_NESTED = "stop nested containers first"
-_REMEDY_BTRFS = (
-    "move it to a storage pool of driver dir (its source may lie on btrfs), or make /etc/localtime "
-    "a file"
-)
 _LIMITS = (
     "has limits that lxpyd may not read, which lacks CAP_SYS_RESOURCE",
     "give lxpyd that capability, or the instance ids of its own (security.privileged)",
@@ -175,15 +171,8 @@ def _mounts(init: int) -> Iterator[Blocker]:
                 reason = "its init uses control groups of version 1"
                 yield Blocker(0, "", reason, "memory of such guests cannot be saved")
                 return
-            if target == "/" and kind == "btrfs" and _watches_link(init):
-                reason = "systemd watches the link /etc/localtime, and CRIU loses links on btrfs"
-                yield Blocker(1, _command(init), reason, _REMEDY_BTRFS)
             if _FILE_SYSTEMS.match(kind):
                 yield Blocker(0, "", f"{kind} is mounted at {target}", f"unmount {target} first")
-
-
-def _watches_link(init: int) -> bool:
-    return _command(init) == "systemd" and os.path.islink(f"/proc/{init}/root/etc/localtime")
 
 
 def _namespace(pid: int, kind: str) -> str:

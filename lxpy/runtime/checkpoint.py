@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lxpy.errors import Failed, NotSupported
-from lxpy.runtime import criu, criu_images
+from lxpy.runtime import criu, criu_images, watches
 from lxpy.runtime.cgroups import Group
 from lxpy.runtime.criu import MANIFEST
 from lxpy.runtime.fs import Confined
@@ -85,6 +85,7 @@ class Dump:
         self._process: asyncio.subprocess.Process | None = None
         self._externals: list[External] = []
         self._manifest: dict[str, object] = {}
+        self._finds_links = True
 
     async def __aenter__(self) -> Dump:
         try:
@@ -137,6 +138,7 @@ class Dump:
         hook.write_text(_HOOK)
         hook.chmod(0o700)
         self._externals = externals(self._pid, self._name, self._disks)
+        self._finds_links = watches.are_found(self._pid)
         console = os.stat(f"/proc/{self._pid}/root/dev/console")
         self._manifest = {
             "version": _VERSION,
@@ -158,6 +160,7 @@ class Dump:
             "--network-lock", "nftables",
             "--action-script", str(self._directory / "hook"),
             *criu.COMMON,
+            *(["--force-irmap"] if self._finds_links else []),
             *criu.cgroup_roots(f"/{self._group.path}"),
             *(["--leave-running"] if self._keeps_running else []),
         ]  # fmt: skip
@@ -224,9 +227,18 @@ class Dump:
 
     def _complete(self) -> None:
         criu_images.mend(str(self._directory))
+        if not self._finds_links:
+            self._give_paths()
         new = self._directory / f"{MANIFEST}.new"
         new.write_text(json.dumps(self._manifest))
         new.rename(self._directory / MANIFEST)
+
+    def _give_paths(self) -> None:
+        try:
+            watches.give_paths(str(self._directory), self._pid)
+        except OSError as error:
+            text = f"The memory of {self._name} cannot be saved: {error.strerror}"
+            raise Failed(text) from error
 
     def _failure(self) -> Failed:
         return Failed(f"The memory of {self._name} cannot be saved: {self._cause()}")

@@ -19,7 +19,7 @@ RESTORE_LOG = "restore.log"
 #: alike at dump and restore
 COMMON = (
     "--manage-cgroups=soft", "--tcp-established", "--file-locks", "--link-remap",
-    "--ext-unix-sk", "--force-irmap", "--enable-fs", "ramfs,hugetlbfs",
+    "--ext-unix-sk", "--enable-fs", "ramfs,hugetlbfs",
 )  # fmt: skip
 #: what a first attempt logs, warnings and errors, and one that is made to find out more
 VERBOSITY = ("--verbosity=2", "--verbosity=4")

@@ -245,6 +245,27 @@ def test_a_distribution_five_times_in_a_row(
     daemon.exec(name, "getent", "hosts", other)
 
 
+@pytest.mark.distribution
+def test_a_distribution_on_btrfs(daemon: Daemon, launch: Launch, debian13: str) -> None:
+    daemon.api.post(
+        "/1.0/storage-pools", {"name": "p", "driver": "btrfs", "config": {"size": "2GiB"}}
+    )
+    root = {"type": "disk", "path": "/", "pool": "p"}
+    name = launch(debian13, devices={"root": root})
+    assert boot(daemon, name) == "running"
+    tag, _ = count(daemon, name)
+    daemon.lxpy("snapshot", name, "s0", "--stateful")
+    for _ in range(2):
+        daemon.lxpy("restore", name, "s0", "--stateful")
+        goes_on(daemon, name, tag)
+    daemon.lxpy("stop", name, "--stateful")
+    daemon.lxpy("start", name)
+    goes_on(daemon, name, tag)
+    assert daemon.out(name, "systemctl", "is-system-running") == "running"
+    daemon.delete(name)
+    daemon.api.delete("/1.0/storage-pools/p")
+
+
 def test_a_criu_that_does_not_work(own_daemon: Daemon, busybox_image: Path, tmp_path: Path) -> None:
     proof = own_daemon.directory / "cache/criu"
     processes.wait_until(proof.exists)  # the daemon has tried the one that works
