@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lxpy
 from lxpy.api.server import Environment, StorageDriver
-from lxpy.doctor import Host, release
+from lxpy.doctor import Host, is_nested, release
 from lxpy.instances import architectures
 from lxpy.services.host import architecture
 from lxpy.storage.drivers import Info
@@ -84,7 +84,7 @@ def _kernel_features() -> dict[str, str]:
     listener = "user_notif" in host.read("/proc/sys/kernel/seccomp/actions_avail").split()
     return _texts(
         {
-            "idmapped_mounts": have >= (5, 12),
+            "idmapped_mounts": have >= (5, 12) and not is_nested(host),
             "netnsid_getifaddrs": have >= (4, 18),
             "seccomp_listener": listener,
             "seccomp_listener_continue": listener and have >= (5, 5),

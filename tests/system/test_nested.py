@@ -53,6 +53,7 @@ def inside(daemon: Daemon, launch: Launch, busybox_image: Path) -> Iterator[Insi
 @pytest.mark.timeout(180)
 def test_a_nested_installation(inside: Inside) -> None:
     inside("lxpy", "launch", "tiny", "c1")
+    assert 'idmapped_mounts: "false"' in inside("lxpy", "info")
     assert inside("lxpy", "exec", "c1", "--", "id", "-u") == "0"
     assert inside("lxpy", "exec", "c1", "--", "cat", "/proc/self/uid_map").split() == [
         *("0", "0", "65536"),

@@ -150,6 +150,16 @@ def test_ids(tmp_path: Path, text: str, verdict: Verdict, words: str) -> None:
     assert found.verdict is verdict and words in found.text
 
 
+def test_a_host_that_is_an_instance(tmp_path: Path) -> None:
+    mounts = "1 0 0:1 / / rw - overlay none rw\n"
+    here = host(tmp_path, proc__self__uid_map="0 100000 65536\n", proc__self__mountinfo=mounts)
+    found = {each.subject: each for each in (*check_ids(here), *check_storage(here))}
+    assert found["ids for instances"].verdict is Verdict.WARNING
+    assert "nested" in found["ids for instances"].text
+    assert found["file system"].verdict is Verdict.FAILURE
+    assert "custom volume" in found["file system"].remedy
+
+
 def test_every_problem_has_a_remedy(tmp_path: Path) -> None:
     findings = examine(Host(tmp_path, path=str(tmp_path)))
     problems = [finding for finding in findings if finding.verdict is not Verdict.OK]

@@ -19,6 +19,7 @@ from lxpy.errors import (
 )
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
+from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
 from lxpy.services.scopes import Scopes
 from lxpy.services.storage import Pools
@@ -127,3 +128,45 @@ async def test_a_pool_that_is_gone_comes_back(db: Database, pools: Pools, tmp_pa
     await in_thread(away.rename, path)
     assert (await again.pool("p")).path == path
     assert (await again.get("p"))[0].status == "Created"
+
+
+async def settled(db: Database, directory: Path) -> Pools:
+    """Start anew, as a daemon does after a crash."""
+    pools = of(db, directory)
+    await pools.start()
+    journal = Journal(db)
+    for intent in await journal.unfinished():
+        await pools.handlers()[intent.kind](intent)
+        await journal.end(intent.id)
+    return pools
+
+
+async def test_a_creation_that_was_cut_off_is_undone(
+    db: Database, pools: Pools, tmp_path: Path
+) -> None:
+    half, foreign = tmp_path / "pools/p", tmp_path / "foreign"
+    await in_thread(lambda: (half / "layers").mkdir(parents=True))
+    await in_thread(lambda: (foreign / "images/mine").mkdir(parents=True))
+    for name, source in (("p", half), ("q", foreign)):
+        config = {"source": str(source), "volatile.initial_source": str(source)}
+        if name == "p":
+            del config["volatile.initial_source"]
+        data = {"driver": "dir", "config": config}
+        await Journal(db).begin("pool-create", "default", name, **data)
+    assert (await settled(db, tmp_path)).names() == {"default"}
+    assert not await in_thread(half.exists)
+    assert await in_thread((foreign / "images/mine").exists)  # somebody else's
+
+
+async def test_a_deletion_that_was_cut_off_is_finished(
+    db: Database, pools: Pools, tmp_path: Path
+) -> None:
+    for name in ("p", "used"):
+        await pools.create(api.PoolsPost(name=name, driver="dir"))
+        await Journal(db).begin("pool-delete", "default", name)
+    await in_thread((tmp_path / "pools/p/custom").rmdir)
+    await in_thread(lambda: (tmp_path / "pools/used/custom/v").mkdir())
+    assert (await settled(db, tmp_path)).names() == {"default", "used"}
+    assert not await in_thread((tmp_path / "pools/p").exists)
+    assert await in_thread((tmp_path / "pools/used/custom/v").exists)
+    assert not await Journal(db).unfinished()
