@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.processes import wait_until
+from tests.support.tls import free_port, self_signed
+from tests.support.websocket import WebSocket
 
 pylxd = pytest.importorskip("pylxd")
 
@@ -192,3 +196,75 @@ def test_files(machine: Any, tmp_path: Path) -> None:
     files.delete("/root/one")
     with pytest.raises(pylxd.exceptions.LXDAPIException):
         files.delete("/root/one")
+
+
+def test_interactive_command(lxd_directory: Path, machine: Any) -> None:
+    """What `raw_interactive_execute` returns are the websockets of a terminal."""
+    urls = machine.raw_interactive_execute(["sh", "-c", "read a; echo got $a; tty"])
+    socket = lxd_directory / "unix.socket"
+    with WebSocket(socket, urls["control"]), WebSocket(socket, urls["ws"]) as terminal:
+        terminal.send(b"typed\n")
+        seen = b""
+        while b"/dev/pts/" not in seen:
+            frame = terminal.receive()
+            assert isinstance(frame, bytes), seen
+            seen += frame
+    assert b"got typed" in seen
+
+
+def test_publish(client: Any, machine: Any) -> None:
+    machine.execute(["sh", "-c", "echo published > /root/published"])
+    snapshot = machine.snapshots.create("py-source", stateful=False, wait=True)
+    made = snapshot.publish(wait=True)
+    try:
+        made.add_alias("py-published", "")
+        copy = client.instances.create(config("py-from-image", "py-published"), wait=True)
+        assert copy.files.get("/root/published") == b"published\n"
+        copy.delete(wait=True)
+        assert made.export().read(2) in (b"\x1f\x8b", b"(\xb5", b"\xfd7")
+    finally:
+        made.delete(wait=True)
+        snapshot.delete(wait=True)
+
+
+@pytest.fixture
+def remote(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
+    """Clients over HTTPS, which alone pylxd lets migrate; `project` is whose."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which win over verify=False
+        monkeypatch.delenv(name, raising=False)
+    server = client.api.get().json()["metadata"]["config"].get("core.https_address")
+    address = server or f"127.0.0.1:{free_port()}"
+    if not server:
+        client.api.patch(json={"config": {"core.https_address": address}})
+    pem = tmp_path / "client.pem"
+    text = self_signed(pem, "pylxd")
+    made = client.certificates.create(password="", cert_data=text.encode(), name="pylxd")
+    yield lambda **words: pylxd.Client(
+        endpoint=f"https://{address}", cert=(str(pem), str(pem)), verify=False, **words
+    )
+    made.delete()
+    if not server:
+        client.api.patch(json={"config": {"core.https_address": ""}})
+
+
+def test_migrate(client: Any, image: str, remote: Callable[..., Any]) -> None:
+    """From one project into another, as if those were two servers."""
+    features = {"features.images": "false", "features.profiles": "false"}
+    project = client.projects.create("py-project", config=features)
+    source, target = remote(), remote(project="py-project")
+    try:
+        moved = source.instances.create(config("py-moved", image), wait=True)
+        moved.files.put("/root/kept", b"kept")
+        moved.migrate(target, wait=True)
+        wait_until(lambda: not source.instances.exists("py-moved"))  # pylxd does not
+        arrived = target.instances.get("py-moved")
+        assert arrived.files.get("/root/kept") == b"kept"
+        arrived.start(wait=True)
+        arrived.stop(force=True, wait=True)
+    finally:
+        for each in (source, target):
+            if each.instances.exists("py-moved"):
+                each.instances.get("py-moved").delete(wait=True)
+        project.delete()
