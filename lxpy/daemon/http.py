@@ -45,11 +45,28 @@ async def body(request: web.Request, kind: type[T]) -> T:
     except TimeoutError:
         raise BadRequest(f"The request's body has not come within {_BODY_S} s") from None
     try:
-        return msgspec.json.decode(data, type=kind)
+        return _decoded(data, kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"Invalid request body: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"Invalid JSON in the request's body: {error}") from error
+
+
+def _decoded(data: bytes | bytearray, kind: type[T]) -> T:
+    """Decode JSON; a null in a place that has none counts as left out, as it does for Go."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        if b"null" not in data:
+            raise
+        return msgspec.convert(_given(msgspec.json.decode(data)), type=kind)
+
+
+def _given(value: object) -> object:
+    """Return a JSON value without the members that are null."""
+    if isinstance(value, dict):
+        return {key: _given(each) for key, each in value.items() if each is not None}
+    return [_given(each) for each in value] if isinstance(value, list) else value
 
 
 def segment(request: web.Request, name: str) -> str:

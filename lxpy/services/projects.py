@@ -174,7 +174,9 @@ class Projects:
                 self._scopes.keep(replace(old, name=new_name))
             self._emit("project-renamed", new_name, {"old_name": name})
 
-        return self._registry.spawn("Renaming project", work)
+        operation = self._registry.spawn("Renaming project", work)
+        await operation.wait(1)  # it is done at once; pylxd asks for the new name without waiting
+        return operation
 
     async def delete(self, name: str) -> None:
         """Remove an empty project. Raises NotFound, Forbidden, Failed."""
@@ -182,6 +184,7 @@ class Projects:
         if name == DEFAULT_PROJECT:
             raise Forbidden("The 'default' project cannot be deleted")
         async with self._changing:
+            self._scopes.get(name)  # it may have been renamed meanwhile
             await self._check_empty(name)
             async with self._db.write() as session:
                 await queries.remove_profiles(session, name)

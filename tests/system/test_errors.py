@@ -46,6 +46,8 @@ def test_bad_names(daemon: Daemon, tiny: str, launch: Launch, name: str) -> None
         (b'"text"', 400),
         (b'{"name": 5}', 400),
         (b"\xff", 400),
+        (b"[" * 200_000, 400),
+        (b'{"a":' * 200_000, 400),
     ],
 )
 def test_bad_bodies(daemon: Daemon, body: bytes, status: int) -> None:
@@ -53,6 +55,14 @@ def test_bad_bodies(daemon: Daemon, body: bytes, status: int) -> None:
         found, _, data = daemon.api.raw("POST", url, body, {"Content-Type": "application/json"})
         assert found == status, (url, data)
         assert b'"type":"error"' in data.replace(b" ", b"")
+
+
+def test_nulls_count_as_left_out(daemon: Daemon) -> None:
+    body = {"name": "nulls", "description": None, "config": {"user.a": None, "user.b": "c"}}
+    daemon.api.post("/1.0/profiles", body)
+    found = daemon.api.get("/1.0/profiles/nulls")
+    daemon.api.delete("/1.0/profiles/nulls")
+    assert (found["description"], found["config"]) == ("", {"user.b": "c"})
 
 
 def test_duplicate(daemon: Daemon, tiny: str, launch: Launch) -> None:
