@@ -135,6 +135,7 @@ _SERVER = {
     "certificate_self_renewal": "restricted clients renew their own (daemon.routes.certificates)",
     "certificate_token": "tokens (services.trust)",
     "certificate_update": "PUT and PATCH of certificates (services.trust)",
+    "daemon_storage": "storage.images_volume, storage.backups_volume (services.own_volumes)",
     "https_allowed_credentials": "core.https_allowed_* (daemon.cors)",
     "metrics": "/1.0/metrics, core.metrics_address, certificates for it (services.metrics)",
     "metrics_authentication": "core.metrics_authentication (daemon.middleware)",

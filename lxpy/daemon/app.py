@@ -43,6 +43,7 @@ from lxpy.services.lxcfs import Lxcfs
 from lxpy.services.metrics import Metrics
 from lxpy.services.minutely import Minutely
 from lxpy.services.networks import Networks
+from lxpy.services.own_volumes import OwnVolumes
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
 from lxpy.services.projects import Projects
@@ -129,6 +130,10 @@ class Application:
         self.networks = Networks(
             self.db, directories.networks, directories.cgroup, store, locks, lifecycle
         )
+        self.own_volumes = OwnVolumes(
+            self.db, pools, locks, registry, images=directories.images,
+            backups=directories.backups,
+        )  # fmt: skip
         self.images = self._images()
         self.disks = Disks(self.db, scopes, pools, locks, directories.mounts)
         self.starter = Starter(
@@ -195,8 +200,9 @@ class Application:
         )
         self.trust = Trust(self.db, self.settings, certificate, registry, lifecycle)
         self.server = Server(
-            self.db, self.settings, pools, lifecycle, certificate, self.care.warnings
-        )
+            self.db, self.settings, pools, lifecycle, certificate, self.own_volumes,
+            self.care.warnings,
+        )  # fmt: skip
         self.trust.addresses = self.server.addresses = self.https.addresses
         self.server.listen = self._listen
         self.startup = Startup(
@@ -222,6 +228,7 @@ class Application:
     def _volumes(self, shelf: Shelf) -> storage.Services:
         pause = partial(Pause, self.runtime, self.power)
         users = VolumeUsers(self.scopes, self.pools, self.store, self.locks, pause)
+        users.own = self.own_volumes.users
         volumes = Volumes(
             db=self.db, projects=self.projects, pools=self.pools, store=self.store,
             locks=self.locks, files=self.volume_files, users=users, disks=self.disks,
@@ -291,6 +298,7 @@ class Application:
         if complete:
             await self._make_defaults()
         await self.pools.start()
+        await self.own_volumes.start(self.settings.all())
         await self.images.start(complete=complete)
         await self.scopes.load()
         await self.store.load()
@@ -371,6 +379,7 @@ class Application:
         await self.snapshot_mounts.close()
         await self.networks.stop()
         await self.lxcfs.stop()
+        await self.own_volumes.stop()
         await self.pools.stop()
         asyncio.get_running_loop().call_later(0.05, self._stop)
 

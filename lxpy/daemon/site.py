@@ -66,7 +66,7 @@ def build(app: Application) -> web.Application:
             middleware.errors,
             middleware.identity(app.trust, app.is_open),
             middleware.projects(app.scopes),
-            middleware.guard(lambda: app.care.reason, lambda: app.again),
+            middleware.guard(lambda: app.care.reason or app.own_volumes.moving, lambda: app.again),
         ],
         client_max_size=_MAX_BODY_BYTES,
     )

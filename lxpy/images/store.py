@@ -233,6 +233,8 @@ class ImageStore:
         return Stored(fingerprint, size, tuple(files))
 
     def _sweep(self, known: Collection[str] | None) -> None:
+        if self._root.is_symlink() and not self._root.exists():
+            return  # it leads to a volume that is not at hand
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         incoming = self._root / ".incoming"
         shutil.rmtree(incoming, ignore_errors=True)

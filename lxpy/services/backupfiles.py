@@ -100,6 +100,8 @@ class BackupFiles:
         """Remove files that no row knows of; return those of the known ones that are missing."""
 
         def work() -> set[Path]:
+            if self._root.is_symlink() and not self._root.exists():
+                return set()  # it leads to a volume that is not at hand
             found = {path for kind in _KINDS for path in (self._root / kind).glob("*/*")}
             for path in found - set(known):
                 path.unlink(missing_ok=True)

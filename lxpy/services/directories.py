@@ -131,7 +131,8 @@ class Directories:
         """Make what must be there before anything else. Raises OSError."""
         self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         for path in (self.images, self.pools, self.networks, self.run):
-            path.mkdir(mode=0o711, exist_ok=True)
+            if not path.is_symlink():  # to what may not be mounted yet
+                path.mkdir(mode=0o711, exist_ok=True)
         self.guest_api.mkdir(mode=0o755, exist_ok=True)
         for path in (self.all_logs, self.cache, self.states):
             path.mkdir(mode=0o700, exist_ok=True)

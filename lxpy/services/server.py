@@ -10,9 +10,10 @@ from lxpy.api import resources
 from lxpy.api import server as api
 from lxpy.api.extensions import EXTENSIONS
 from lxpy.db.engine import Database
-from lxpy.errors import BadRequest
+from lxpy.errors import LxpyError
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.services import access, environment, hardware
+from lxpy.services.own_volumes import OwnVolumes
 from lxpy.services.servercert import ServerCertificate
 from lxpy.services.serverkeys import PASSWORD, checked, shown
 from lxpy.services.settings import Settings
@@ -36,6 +37,7 @@ class Server:
         pools: Pools,
         lifecycle: Lifecycle,
         certificate: ServerCertificate,
+        volumes: OwnVolumes,
         warnings: Callable[[], Sequence[api.Warned]] = list,
     ) -> None:
         self._db = db
@@ -44,6 +46,7 @@ class Server:
         self.warnings = warnings
         self._lifecycle = lifecycle
         self._certificate = certificate
+        self._volumes = volumes
         self.addresses: Callable[[], Sequence[str]] = list
         #: makes the server listen where a config says; raises BadRequest, and stays as it was
         self.listen: Callable[[Mapping[str, str]], Awaitable[None]] = _nowhere
@@ -91,14 +94,23 @@ class Server:
                 await self._apply(old, new)
         self._lifecycle.emit("config-updated", "/1.0")
 
-    async def _apply(self, old: Mapping[str, str], new: dict[str, str]) -> None:
+    async def _apply(self, old: dict[str, str], new: dict[str, str]) -> None:
+        await self._volumes.check(old, new)
         try:
             await self.listen(new)
+            await self._volumes.leave(new)
             await self._settings.replace(new)
+            await self._volumes.enter(new)
         except BaseException:
-            with contextlib.suppress(BadRequest):  # nor could it be had before
-                await self.listen(old)
+            await self._undo(old)
             raise
+
+    async def _undo(self, old: dict[str, str]) -> None:
+        if self._settings.all() != old:
+            await self._settings.replace(old)
+        for again in (self.listen, self._volumes.leave, self._volumes.enter):
+            with contextlib.suppress(LxpyError):  # what could not be had before
+                await again(old)
 
     async def resources(self) -> resources.Resources:
         """Return the host's hardware."""

@@ -51,7 +51,6 @@ _URL = Type("string", _url)
 _COMPRESSION = Type("string", _compression)
 _NO_CLUSTER = _later("lxpy has no clusters")
 _NO_SERVICE = _later("this version of lxpy does not offer that service")
-_NO_VOLUME = _later("this version of lxpy keeps images and backups below its own directory")
 _NO_PROXIED = _later("lxpyd takes the sender's address from the connection alone")
 
 SERVER_KEYS: Keys = table(
@@ -106,7 +105,10 @@ SERVER_KEYS: Keys = table(
         ConfigKey("core.https_trusted_proxy", _NO_PROXIED),
         *(ConfigKey(f"core.{name}", _NO_SERVICE) for name in (
             "bgp_address", "bgp_asn", "bgp_routerid", "debug_address", "dns_address")),
-        *(ConfigKey(f"storage.{name}", _NO_VOLUME) for name in ("backups_volume", "images_volume")),
+        ConfigKey("storage.backups_volume", STRING, live=True,
+                  description='Custom volume in which backups lie: "POOL/VOLUME"'),
+        ConfigKey("storage.images_volume", STRING, live=True,
+                  description='Custom volume in which images lie: "POOL/VOLUME"'),
         ConfigKey("cluster.*", _NO_CLUSTER),
     ),
     _TEXTS,

@@ -26,6 +26,7 @@ Urls = list[str]
 #: URLs of who uses each custom volume, by project, pool and name
 Users = Mapping[tuple[str, str, str], Urls]
 Flush = Callable[[], Awaitable[None]]
+_SERVER = "/1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class VolumeUsers:
         self._store = store
         self._locks = locks
         self._pause = pause
+        #: returns project, pool and name of the volumes that the server itself uses
+        self.own: Callable[[], Iterable[tuple[str, str, str]]] = tuple
 
     async def urls(self, session: AsyncSession) -> Users:
         """Return who shows which volume."""
@@ -89,6 +92,8 @@ class VolumeUsers:
             note(f"/1.0/instances/{each.name}", each.project, each.expanded_devices)
         for row in await profile_queries.everything(session):
             note(f"/1.0/profiles/{row.name}", row.project, row.devices)
+        for volume in set(self.own()):
+            users.setdefault(volume, []).append(_SERVER)
         return users
 
     def running(self, pool: Pool, volume: Volume) -> list[Instance]:
@@ -102,6 +107,11 @@ class VolumeUsers:
         """Raise BadRequest when something shows the volume."""
         users = await self.urls(session)
         if found := users.get((place.project, place.pool, place.name)):
+            if _SERVER in found:
+                raise BadRequest(
+                    "The storage volume is still in use, by the server itself: unset "
+                    "storage.images_volume or storage.backups_volume first"
+                )
             raise BadRequest(
                 f"The storage volume is still in use: remove it from {', '.join(found[:5])} first"
             )

@@ -15,7 +15,9 @@ from lxpy.db.upgrade import upgrade
 from lxpy.errors import InvalidConfig, PreconditionFailed
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
+from lxpy.operations.registry import Registry
 from lxpy.services.locks import Locks
+from lxpy.services.own_volumes import OwnVolumes
 from lxpy.services.scopes import Scopes
 from lxpy.services.server import Server
 from lxpy.services.servercert import ServerCertificate
@@ -57,7 +59,11 @@ async def server(db: Database, settings: Settings, tmp_path: Path) -> Server:
     await pools.start()
     certificate = ServerCertificate(tmp_path)
     await in_thread(certificate.load)
-    return Server(db, settings, pools, lifecycle, certificate)
+    volumes = OwnVolumes(
+        db, pools, Locks(), Registry(Bus()),
+        images=tmp_path / "images", backups=tmp_path / "backups",
+    )  # fmt: skip
+    return Server(db, settings, pools, lifecycle, certificate, volumes)
 
 
 async def test_what_clients_read(server: Server) -> None:
@@ -117,7 +123,6 @@ async def test_the_password_is_never_shown(server: Server, settings: Settings) -
         ("core.proxy_http", "nowhere", "write a URL"),
         ("images.servers", "example", "begins with http://"),
         ("images.compression_algorithm", "zip", "use one of bzip2"),
-        ("storage.images_volume", "p/v", "its own directory"),
     ],
 )
 def test_what_is_refused(key: str, value: str, words: str) -> None:
