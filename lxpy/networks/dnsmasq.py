@@ -28,6 +28,7 @@ from lxpy.threads import in_thread
 _log = structlog.get_logger()
 
 _USERS = ("dnsmasq", "nobody")
+_RESOLVERS = Path("/etc/resolv.conf")
 _MAX_LEASES = 65_536
 _END_TIMEOUT_S = 5.0
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.5, 60.0
@@ -116,7 +117,8 @@ class Dnsmasq:
 
     async def _run(self) -> None:
         """Start it: it answers when the command, which leaves it behind, has ended."""
-        await run("dnsmasq", f"--conf-file={self._conf}", timeout_s=20)
+        options = [] if await in_thread(can_be_watched, _RESOLVERS) else ["--no-resolv"]
+        await run("dnsmasq", f"--conf-file={self._conf}", *options, timeout_s=20)
         await self._adopt()
         if not self.running:
             raise Failed(f'dnsmasq of network "{self.name}" ended at once: see the system log')
@@ -223,6 +225,14 @@ class Dnsmasq:
         """End it and delete its files."""
         await self.stop()
         await in_thread(shutil.rmtree, self.directory, ignore_errors=True)
+
+
+def can_be_watched(resolvers: Path) -> bool:
+    """Tell whether a list of name servers can come and go: without its directory dnsmasq ends.
+
+    It is a link to what systemd-resolved writes, or does not where that is not running.
+    """
+    return resolvers.resolve().parent.is_dir()
 
 
 def find_process(conf: Path) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxpy.networks import leases
-from lxpy.networks.dnsmasq import configuration, find_process
+from lxpy.networks.dnsmasq import can_be_watched, configuration, find_process
 from lxpy.networks.keys import Bridge
 from lxpy.networks.leases import Hosts, Lease, Reservation
 
@@ -116,6 +116,15 @@ def test_release_message() -> None:
     assert message[12:16] == bytes((10, 1, 1, 7))
     assert message[28:34] == bytes.fromhex("00163e000001")
     assert message[236:243] == bytes.fromhex("63825363350107")
+
+
+def test_a_list_of_name_servers_that_is_not_there(tmp_path: Path) -> None:
+    found = tmp_path / "resolv.conf"
+    assert can_be_watched(found)
+    found.symlink_to("run/stub.conf")
+    assert not can_be_watched(found)
+    (tmp_path / "run").mkdir()
+    assert can_be_watched(found)
 
 
 def test_no_process(tmp_path: Path) -> None:
