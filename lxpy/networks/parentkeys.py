@@ -38,7 +38,8 @@ KEYS: Mapping[str, Keys] = {
     "physical": _table("physical", _GVRP, *((name, STRING, "") for name in _UPLINK)),
     "sriov": _table("sriov"),
 }
-_LATER = ("maas.", "bgp.", "dns.", "ipv4.", "ipv6.", "ovn.")
+#: beginnings of keys that are known and refused
+LATER = ("maas.", "bgp.", "dns.", "ipv4.", "ipv6.", "ovn.")
 
 
 def validate(network: str, kind: str, config: Mapping[str, str]) -> None:
@@ -52,7 +53,7 @@ def validate(network: str, kind: str, config: Mapping[str, str]) -> None:
     except LxpyError as error:
         raise Failed(str(error)) from error
     for key, value in config.items():
-        if value and key.startswith(_LATER):
+        if value and key.startswith(LATER):
             raise NotSupported(
                 f'Invalid value for network "{network}" option "{key}": lxpy has neither OVN nor '
                 "MAAS, which it is for; remove the option"

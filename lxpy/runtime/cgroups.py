@@ -266,7 +266,10 @@ class Group:
         blockio.limit_devices(self._base(name), limits["io"], v1=name in v1)
         blockio.set_weight(self._base(name), limits["io_weight"])
         blockio.limit_huge_pages(self._base("hugetlb"), limits, v1="hugetlb" in v1)
-        blockio.set_swappiness(self._base("memory"), limits["swappiness"], v1="memory" in v1)
+        swappiness = limits["swappiness"]
+        if "memory" in v1 and not limits["swap"]:
+            swappiness = 0  # also without a limit of memory, which would include swap
+        blockio.set_swappiness(self._base("memory"), swappiness, v1="memory" in v1)
 
     def set_files(self, files: list[list[str]]) -> None:
         """Write control files, "cgroup2/memory.high" or "cgroup/..." of version 1.

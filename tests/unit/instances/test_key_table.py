@@ -19,7 +19,19 @@ SEEN = {
     "cloud-init.network-config": "test_cloudinit.py::test_old_keys_and_network_config",
     "cloud-init.": "test_cloudinit.py::test_user_data_is_carried_out",
     "environment.": "test_key_effects.py::test_environment",
-    "limits.kernel.": "test_key_effects.py::test_kernel_settings",
+    "limits.cpu": "test_limits.py::test_cpu_count_and_set",
+    "limits.cpu.allowance": "test_limits.py::test_allowance",
+    "limits.cpu.priority": "test_limits.py::test_priority_is_a_weight",
+    "limits.disk.priority": "test_disk_limits.py::test_priorities",
+    "limits.hugepages.": "test_disk_limits.py::test_huge_pages",
+    "limits.kernel.": "test_option_effects.py::test_limits_of_the_kernel",
+    "limits.kernel.core": "test_key_effects.py::test_kernel_settings",
+    "limits.kernel.nofile": "test_key_effects.py::test_kernel_settings",
+    "limits.memory": "test_limits.py::test_memory",
+    "limits.memory.enforce": "test_option_effects.py::test_soft_memory",
+    "limits.memory.swap": "test_option_effects.py::test_no_swap",
+    "limits.memory.swap.priority": "test_disk_limits.py::test_priorities",
+    "limits.processes": "test_limits.py::test_processes",
     "linux.kernel_modules": "test_key_effects.py::test_kernel_modules",
     "linux.sysctl.": "test_key_effects.py::test_kernel_settings",
     "raw.idmap": "test_key_effects.py::test_ids",
@@ -48,6 +60,8 @@ SEEN = {
 }
 #: refused with a reason, and where that is seen
 REFUSED = {
+    "limits.network.priority": "test_disk_limits.py::test_what_is_refused",
+    "nvidia.": "test_disk_limits.py::test_what_is_refused",
     "migration.incremental.memory": "test_key_effects.py::test_what_cannot_be_done_is_refused",
     "raw.apparmor": "test_key_effects.py::test_what_cannot_be_done_is_refused",
     "security.syscalls.intercept.bpf": "test_config_keys.py::test_calls_that_are_not_carried_out",
@@ -55,13 +69,11 @@ REFUSED = {
 }
 #: what LXD, too, only keeps
 KEPT = ("cluster.evacuate", "image.", "migration.incremental.memory.", "user.", "volatile.")
-#: limits of resources and devices have tests of their own, see test_limits.py
-ELSEWHERE = ("limits.", "nvidia.")
 
 
 def where(key: str) -> str:
     """The test for a key, "" for one that is only kept. Raises KeyError when there is none."""
-    known = {**SEEN, **REFUSED, **dict.fromkeys((*KEPT, *ELSEWHERE), "")}
+    known = {**SEEN, **REFUSED, **dict.fromkeys(KEPT, "")}
     fitting = [begin for begin in known if key == begin or key.startswith(begin)]
     if not fitting:
         raise KeyError(f"nothing shows what {key} does: write a test, or refuse it")

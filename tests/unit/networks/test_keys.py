@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lxpy.errors import BadRequest, Failed, NotSupported
-from lxpy.networks import keys
+from lxpy.networks import keys, parentkeys
 from lxpy.networks.keys import Bridge
 
 
@@ -99,3 +99,13 @@ def test_bridge() -> None:
     assert bridge.dhcp_ranges("ipv6") == []
     assert not Bridge("br0", {"ipv4.address": "10.1.1.1/24", "ipv4.dhcp": "no"}).dhcp_ranges("ipv4")
     assert Bridge("br0", {"ipv4.address": "none"}).subnets == set()
+
+
+@pytest.mark.parametrize("kind", sorted(parentkeys.KEYS))
+def test_options_of_uplinks_are_refused(kind: str) -> None:
+    """What is for OVN and MAAS says so."""
+    for key in parentkeys.KEYS[kind]:
+        if key.name.startswith(parentkeys.LATER):
+            name = key.name.replace("*", "x")
+            with pytest.raises(NotSupported, match="neither OVN nor MAAS"):
+                parentkeys.validate("n0", kind, {"parent": "eth9", name: "x"})
