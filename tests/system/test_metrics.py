@@ -120,8 +120,9 @@ def test_what_they_say(
 
 
 def test_of_which_instances(
-    daemon: Daemon, launch: Launch, measured: Callable[[str], Found]
-) -> None:
+    daemon: Daemon, launch: Launch, measured: Callable[[str], Found],
+    configured: Callable[..., None], tmp_path: Path,
+) -> None:  # fmt: skip
     """Of those that run; a pass is for all who ask meanwhile."""
     name = launch()
     begin = measured(name)
@@ -131,6 +132,15 @@ def test_of_which_instances(
     assert read(daemon, "?project=nosuch") == []
     with pytest.raises(ApiError, match="501"):
         daemon.api.call("POST", "/1.0/metrics")
+    # A restricted client sees those of its projects.
+    pem, place = tmp_path / "tenant.pem", f"127.0.0.1:{free_port()}"
+    (tmp_path / "tenant.crt").write_text(self_signed(pem))
+    configured(https_address=place)
+    daemon.lxpy("config", "trust", "add", tmp_path / "tenant.crt", "--restricted")
+    (url,) = daemon.api.get("/1.0/certificates")
+    assert certified(pem, f"{place}/1.0/metrics") == (200, "# EOF\n")
+    daemon.api.call("PATCH", url, {"projects": ["default"]})
+    assert parsed(certified(pem, f"{place}/1.0/metrics")[1]) == read(daemon)
     daemon.lxpy("stop", name, "--force")
     wait_until(lambda: name not in {its["name"] for _, its, _ in read(daemon)}, 20)
 
