@@ -53,6 +53,8 @@ def test_many_instances(daemon: Daemon, tiny: str, room: None) -> None:
     assert daemon.out(names[-1], "hostname") == names[-1]
     bases = {Path(f"/proc/{daemon.init_pid(n)}/uid_map").read_text() for n in names[:20]}
     assert len(bases) == 20
+    text = daemon.api.raw("GET", "/1.0/metrics")[2].decode()
+    assert text.count("lxd_procs_total{") == MANY
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(delete, names))
     assert not set(daemon.instances()) & set(names)
