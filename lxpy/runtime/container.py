@@ -21,9 +21,10 @@ from lxpy.runtime.blockers import Blocker
 from lxpy.runtime.cgroups import Group, Layout, Root
 from lxpy.runtime.checkpoint import Dump
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
+from lxpy.runtime.plugging import Devices
 from lxpy.runtime.process import Console, Process, pipes
 from lxpy.runtime.running import Exit, Held, Running, read_held
-from lxpy.runtime.spec import Disk, ExecSpec, Limits, Node, Proxy, Spec, decode, encode
+from lxpy.runtime.spec import ExecSpec, Limits, Node, Spec, decode, encode
 from lxpy.runtime.usage import Meter, Usage
 
 __all__ = ["Console", "Exit", "Held", "Process", "Runtime", "StartFailed", "SupervisorLost",
@@ -48,6 +49,7 @@ class Runtime:
         self._processes: dict[str, Process] = {}
         self._networks: dict[int, Callable[[int], None]] = {}
         self._reboots: dict[str, int] = {}
+        self.devices = Devices(self._find, self.linked)
         self._closing = False
         self._reconnecting: asyncio.Task[None] | None = None
 
@@ -497,40 +499,3 @@ class Runtime:
     def console_log(self, name: str) -> Path:
         """Return where its console's output is kept."""
         return Path(self._find(name).log)
-
-    # Devices
-
-    async def add_disk(self, name: str, disk: Disk) -> None:
-        """Show a host path in it, with the same locked flags as at its start."""
-        await self._hotplug(name, "add-disk", disk=encode(disk))
-
-    async def remove_disk(self, name: str, disk: Disk) -> None:
-        """Take a disk away."""
-        await self._hotplug(name, "remove-disk", disk=encode(disk))
-
-    async def add_node(self, name: str, node: Node) -> None:
-        """Make a device node in its /dev."""
-        await self._hotplug(name, "add-node", node=encode(node))
-        self._find(name).nodes.append(node)
-
-    async def remove_node(self, name: str, node: Node) -> None:
-        """Take a device node away."""
-        await self._hotplug(name, "remove-node", node=encode(node))
-        running = self._find(name)
-        running.nodes = [each for each in running.nodes if each.path != node.path]
-
-    def nodes(self, name: str) -> list[Node]:
-        """Return the device nodes that its devices have now."""
-        return list(self._find(name).nodes)
-
-    async def uevent(self, name: str, text: str) -> None:
-        """Tell those who listen in it what the kernel said. Raises StartFailed."""
-        await self._hotplug(name, "uevent", text=text)
-
-    async def set_proxies(self, name: str, proxies: tuple[Proxy, ...]) -> None:
-        """Have its proxies be these. Raises StartFailed, and they are what they were."""
-        await self._hotplug(name, "proxies", proxies=[encode(each) for each in proxies])
-
-    async def _hotplug(self, name: str, action: str, **device: Any) -> None:
-        link = await self.linked()
-        await link.request("hotplug", name=name, action=action, **device)

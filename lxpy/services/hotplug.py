@@ -106,17 +106,17 @@ class Hotplug:
         }
         _, found = await self._starter.look_up(instance, given)
         wanted = devices.present(given, found)
-        known = {node.path: node for node in self._runtime.nodes(unique)}
+        known = {node.path: node for node in self._runtime.devices.nodes(unique)}
         gone = [
             node for node in known.values()
             if node.device in given and node not in wanted
         ]  # fmt: skip
         for node in gone:
-            await self._try(self._runtime.remove_node(unique, node), unique, node)
+            await self._try(self._runtime.devices.remove_node(unique, node), unique, node)
             await self._inject(unique, node, said)
         for node in wanted:
             if known.get(node.path) != node:
-                await self._try(self._runtime.add_node(unique, node), unique, node)
+                await self._try(self._runtime.devices.add_node(unique, node), unique, node)
                 await self._inject(unique, node, said)
 
     async def _try(self, work: Awaitable[None], unique: str, node: Node) -> None:
@@ -133,7 +133,7 @@ class Hotplug:
         if data is None:
             return
         try:
-            await self._runtime.uevent(unique, data.decode(errors="surrogateescape"))
+            await self._runtime.devices.uevent(unique, data.decode(errors="surrogateescape"))
         except StartFailed as error:
             _log.info("uevent not passed on", instance=unique, error=str(error))
 

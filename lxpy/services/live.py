@@ -78,11 +78,11 @@ class Live:
             await self._starter.translate(new)
         if before != after:
             try:
-                await self._runtime.set_proxies(new.unique_name, after)
+                await self._runtime.devices.set_proxies(new.unique_name, after)
             except StartFailed as error:
                 text = f"Error occurred when starting proxy device: {error}"
                 raise Failed(text) from error
-            undo.push_async_callback(self._runtime.set_proxies, old.unique_name, before)
+            undo.push_async_callback(self._runtime.devices.set_proxies, old.unique_name, before)
 
     async def _add(self, instance: Instance, name: str) -> dict[str, str]:
         volatile: dict[str, str] = {}
@@ -93,9 +93,9 @@ class Live:
         unique = instance.unique_name
         try:
             for disk in plan.disks:
-                await self._runtime.add_disk(unique, disk)
+                await self._runtime.devices.add_disk(unique, disk)
             for node in plan.nodes:
-                await self._runtime.add_node(unique, node)
+                await self._runtime.devices.add_node(unique, node)
             if plan.nics:
                 noted = await self._networks.attach(instance, plan.nics, self._pid(instance))
                 volatile |= {f"volatile.{key}": value for key, value in noted.items()}
@@ -113,10 +113,10 @@ class Live:
         unique = instance.unique_name
         try:
             for disk in plan.disks:
-                await self._runtime.remove_disk(unique, disk)
-            for node in self._runtime.nodes(unique):
+                await self._runtime.devices.remove_disk(unique, disk)
+            for node in self._runtime.devices.nodes(unique):
                 if node.device == name:
-                    await self._runtime.remove_node(unique, node)
+                    await self._runtime.devices.remove_node(unique, node)
             for nic in plan.nics:
                 await self._networks.unplug(instance, nic)
         except LxpyError as error:

@@ -241,10 +241,10 @@ async def test_hostile_rootfs(host: Host, tmp_path: Path) -> None:
         await host.start("below", rootfs=rootfs, disks=(Disk(str(tmp_path), "/link/disk"),))
     await host.start("below", rootfs=rootfs)
     with pytest.raises(StartFailed, match="leads nowhere"):
-        await host.runtime.add_disk("below", Disk(str(tmp_path), "/link/disk"))
+        await host.runtime.devices.add_disk("below", Disk(str(tmp_path), "/link/disk"))
     await host.sh("below", "rm -rf /dev/snd; ln -s /tmp /dev/snd")
     with pytest.raises(StartFailed, match="snd"):
-        await host.runtime.add_node("below", Node("/dev/snd/x", "c", 1, 3))
+        await host.runtime.devices.add_node("below", Node("/dev/snd/x", "c", 1, 3))
     assert os.listdir(tmp_path) == []
 
 
@@ -265,7 +265,7 @@ async def test_disks(host: Host, tmp_path: Path) -> None:
     single = Disk(f"{source}/mine", "/etc/single", readonly=True)
     absent = Disk("/nosuch", "/mnt", required=False)
     await host.start("c1", disks=(read_only, single, absent))
-    await host.runtime.add_disk("c1", writable)
+    await host.runtime.devices.add_disk("c1", writable)
     done = await host.sh("c1", "stat -c %u:%g /srv/ro/mine /srv/rw/mine; cat /etc/single")
     assert done.stdout == "1000:1000\n1000:1000\ncontent"
     await host.sh("c1", TRY_WRITING.format("/srv/ro"))
@@ -274,10 +274,10 @@ async def test_disks(host: Host, tmp_path: Path) -> None:
     assert "nodev" in done.stdout
     assert (tmp_path / "made").stat().st_uid == 0
     for disk in (read_only, writable, single):
-        await host.runtime.remove_disk("c1", disk)
+        await host.runtime.devices.remove_disk("c1", disk)
     assert (await host.sh("c1", "grep -E 'srv|single' /proc/mounts")).stdout == ""
     with pytest.raises(StartFailed, match="/srv/ro"):
-        await host.runtime.remove_disk("c1", read_only)
+        await host.runtime.devices.remove_disk("c1", read_only)
 
 
 async def test_device_nodes(host: Host) -> None:
@@ -285,9 +285,9 @@ async def test_device_nodes(host: Host) -> None:
     done = await host.sh("c1", "stat -c '%a %u %g' /dev/a/zero; head -c 3 /dev/a/zero | wc -c")
     assert done.stdout == "640 1000 5\n3\n"
     node = Node("/dev/b/null", "c", 1, 3, 0o666)
-    await host.runtime.add_node("c1", node)
+    await host.runtime.devices.add_node("c1", node)
     assert (await host.sh("c1", "echo x >/dev/b/null")).code == 0
-    await host.runtime.remove_node("c1", node)
+    await host.runtime.devices.remove_node("c1", node)
     assert (await host.sh("c1", "ls /dev/b")).stdout == ""
     assert (await host.sh("c1", "mknod /dev/own c 1 3")).code != 0
 
@@ -307,9 +307,9 @@ async def test_a_privileged_instance_opens_its_own_devices_alone(host: Host) -> 
     assert done.stdout == "1\n"
     assert "not permitted" in done.stderr
     node = Node("/dev/kmsg", "c", 1, 11, 0o666)
-    await host.runtime.add_node("c1", node)
+    await host.runtime.devices.add_node("c1", node)
     assert (await host.sh("c1", ": </dev/kmsg")).code == 0
-    await host.runtime.remove_node("c1", node)
+    await host.runtime.devices.remove_node("c1", node)
     assert (await host.sh("c1", "mknod /dev/k c 1 11; : </dev/k")).code != 0
     assert (await host.sh("c1", "echo 1 >/proc/sys/kernel/panic")).code != 0
 
