@@ -37,6 +37,12 @@ class Warned(Struct, kw_only=True):
     entity_url: str = ""
 
 
+class WarningPut(Struct, kw_only=True):
+    """A change of a warning: "new" or "acknowledged"."""
+
+    status: str
+
+
 class Environment(Struct, kw_only=True):
     """What the server is and runs on; feature maps hold "true" or "false"."""
 

@@ -201,7 +201,7 @@ class Application:
         self.trust = Trust(self.db, self.settings, certificate, registry, lifecycle)
         self.server = Server(
             self.db, self.settings, pools, lifecycle, certificate, self.own_volumes,
-            self.care.warnings,
+            self.care,
         )  # fmt: skip
         self.trust.addresses = self.server.addresses = self.https.addresses
         self.server.listen = self._listen

@@ -28,7 +28,9 @@ _ANYWHERE = re.compile(
 )
 _READING = ("GET", "HEAD", "OPTIONS")
 #: what changes nothing in the database: recovery itself, and the use of what runs
-_HARMLESS = re.compile(r"/internal/.*|/1\.0/operations/.*|/1\.0/\w+/[^/]+/(exec|console|files)")
+_HARMLESS = re.compile(
+    r"/internal/.*|/1\.0/(operations|warnings)/.*|/1\.0/\w+/[^/]+/(exec|console|files)"
+)
 
 
 @web.middleware

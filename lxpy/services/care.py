@@ -18,7 +18,7 @@ from lxpy.db.base import now
 from lxpy.db.engine import Database
 from lxpy.db.safety import Condition, Replacement, Safety, State
 from lxpy.db.upgrade import upgrade
-from lxpy.errors import LxpyError
+from lxpy.errors import BadRequest, LxpyError, NotFound
 from lxpy.services.directories import Directories
 from lxpy.threads import in_thread
 
@@ -140,6 +140,22 @@ class Care:
     def warnings(self) -> Sequence[Warned]:
         """Return what an administrator should know."""
         return list(self._warned.values())
+
+    def mark(self, uuid: str, status: str) -> None:
+        """Note that a warning is known, or new again. Raises NotFound, BadRequest."""
+        if status not in ("new", "acknowledged"):
+            raise BadRequest(f'Status may only be set to "acknowledged" or "new", not "{status}"')
+        self._find(uuid).status = status
+
+    def dismiss(self, uuid: str) -> None:
+        """Forget a warning, until there is cause for it again. Raises NotFound."""
+        del self._warned[self._find(uuid).type]
+
+    def _find(self, uuid: str) -> Warned:
+        for each in self._warned.values():
+            if each.uuid == uuid:
+                return each
+        raise NotFound("Warning not found")
 
     def _tell(self, kind: str, text: str) -> None:
         _log.error(kind.lower(), cause=text)

@@ -93,7 +93,7 @@ class Moves:
         access.check(target[0])
         if wish.pool:
             await self._pools.pool(wish.pool)
-        self._check_free(old, target)
+        self._check_free(old, target, wish)
 
         async def work(operation: Operation) -> None:
             async with AsyncExitStack() as held:
@@ -109,8 +109,9 @@ class Moves:
             cancellable=True,
         )
 
-    def _check_free(self, old: Instance, target: tuple[str, str]) -> None:
-        if target != (old.project, old.name) and self._store.has(*target):
+    def _check_free(self, old: Instance, target: tuple[str, str], wish: InstancePost) -> None:
+        stays = target == (old.project, old.name) and wish.pool
+        if self._store.has(*target) and not stays:
             raise Conflict(f'Name "{target[1]}" already in use in project "{target[0]}"')
 
     def _check_stopped(self, old: Instance, wish: InstancePost) -> None:
@@ -131,7 +132,7 @@ class Moves:
     ) -> None:
         old = self._store.get(*source)
         self._check_stopped(old, wish)
-        self._check_free(old, target)
+        self._check_free(old, target, wish)
         await self._instances.check_unread(old)
         plan = await self._plan(old, target, wish)
         if plan.new_pool.name == plan.old_pool.name and target == source:

@@ -316,9 +316,7 @@ class Power:
         if not self.is_running(instance):
             raise BadRequest("The instance is already stopped")
         if not force and unique in self.frozen:
-            raise BadRequest(
-                "The instance is frozen and cannot stop by itself: start it first, or use force"
-            )
+            await self._thaw(instance)  # it is to stop by itself
         if not returns:
             # Noted before it happens: should the daemon die, it is not started again.
             await self._store.note(instance, {"volatile.last_state.power": "STOPPED"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from lxpy.api import resources
 from lxpy.api import server as api
@@ -24,11 +25,16 @@ from lxpy.threads import in_thread
 Check = Callable[[object], None]
 
 
-class Server:
-    """Answers for the whole installation.
+class Warnings(Protocol):
+    """What an administrator should know; see `Care`."""
 
-    `warnings` returns what its administrator should know, `addresses` where it is reached.
-    """
+    def warnings(self) -> Sequence[api.Warned]: ...
+    def mark(self, uuid: str, status: str) -> None: ...
+    def dismiss(self, uuid: str) -> None: ...
+
+
+class Server:
+    """Answers for the whole installation; `addresses` returns where it is reached."""
 
     def __init__(
         self,
@@ -38,7 +44,7 @@ class Server:
         lifecycle: Lifecycle,
         certificate: ServerCertificate,
         volumes: OwnVolumes,
-        warnings: Callable[[], Sequence[api.Warned]] = list,
+        warnings: Warnings,
     ) -> None:
         self._db = db
         self._settings = settings
@@ -61,7 +67,7 @@ class Server:
         found.addresses = list(self.addresses())
         found.certificate = self._certificate.pem
         found.certificate_fingerprint = self._certificate.fingerprint
-        found.lxpy_warnings = [each.last_message for each in self.warnings()]
+        found.lxpy_warnings = [each.last_message for each in self.warnings.warnings()]
         config = shown(self._settings.all())
         told = {key: True if key == PASSWORD else text for key, text in config.items()}
         server = api.Server(

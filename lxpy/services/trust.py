@@ -17,6 +17,7 @@ from secrets import token_hex
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from msgspec import UNSET
 
 from lxpy.api import certificates as api
@@ -232,8 +233,10 @@ def _described(
 ) -> api.Certificate:
     _check_type(wish)
     mark = fingerprint(certificate)
+    owners = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    name = wish.name or name or (str(owners[0].value) if owners else "")
     return api.Certificate(
-        name=wish.name or name or mark[:12], type=wish.type, restricted=wish.restricted,
+        name=name or mark[:12], type=wish.type, restricted=wish.restricted,
         projects=list(wish.projects or []), fingerprint=mark,
         certificate=certificate.public_bytes(Encoding.PEM).decode(),
     )  # fmt: skip

@@ -80,6 +80,10 @@ def test_damage(own_daemon: Daemon, busybox_image: Path) -> None:
     warning = api.get("/1.0/warnings?recursion=1")[0]
     assert warning["type"] == "Database is damaged" and "recover" in warning["last_message"]
     assert "damaged" in own_daemon.lxpy("info").stdout
+    own_daemon.lxpy("warning", "acknowledge", warning["uuid"])
+    assert api.get("/1.0/warnings?recursion=1")[0]["status"] == "acknowledged"
+    api.delete(f"/1.0/warnings/{warning['uuid']}")
+    assert api.get("/1.0/warnings") == []
     for method, path, body in (
         ("POST", "/1.0/profiles", {"name": "x"}),
         ("PUT", f"/1.0/instances/{old}/state", {"action": "stop", "force": True}),

@@ -113,8 +113,14 @@ def test_pause_and_resume(daemon: Daemon, launch: Launch) -> None:
     wait_until(lambda: ticks() > seen, 5, "more ticks")
     assert daemon.status(name) == "Running"
     change(daemon, name, "freeze")
+    change(daemon, name, "stop", force=False)  # by its own init, which goes on for that
+    assert daemon.status(name) == "Stopped"
+    change(daemon, name, "start")
+    change(daemon, name, "freeze")
     change(daemon, name, "stop")
     assert daemon.status(name) == "Stopped"
+    with pytest.raises(ApiError, match="already in use"):
+        daemon.api.post(f"/1.0/instances/{name}", {"name": name})
 
 
 def test_actions_that_do_not_fit_the_state(daemon: Daemon, launch: Launch) -> None:

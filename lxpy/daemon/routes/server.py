@@ -58,17 +58,28 @@ class Handlers:
 
     async def warnings(self, request: web.Request) -> web.Response:
         """Reply with URLs or objects."""
-        found = http.chosen(request, self._server.warnings())
+        found = http.chosen(request, self._server.warnings.warnings())
         if http.recursion(request):
             return http.sync(found)
         return http.sync([f"{_WARNINGS}/{each.uuid}" for each in found])
 
     async def warning(self, request: web.Request) -> web.Response:
         """Reply with one warning."""
-        for each in self._server.warnings():
+        for each in self._server.warnings.warnings():
             if each.uuid == http.segment(request, "uuid"):
                 return http.sync(each)
         raise NotFound("Warning not found")
+
+    async def mark_warning(self, request: web.Request) -> web.Response:
+        """Note that a warning is known, or that it is new."""
+        wish = await http.body(request, api.WarningPut)
+        self._server.warnings.mark(http.segment(request, "uuid"), wish.status)
+        return http.empty()
+
+    async def dismiss_warning(self, request: web.Request) -> web.Response:
+        """Forget a warning."""
+        self._server.warnings.dismiss(http.segment(request, "uuid"))
+        return http.empty()
 
 
 def introductions(server: Server) -> list[web.RouteDef]:
@@ -89,4 +100,7 @@ def routes(server: Server) -> list[web.RouteDef]:
         web.get("/1.0/cluster/members", handlers.members),
         web.get(_WARNINGS, handlers.warnings),
         web.get(f"{_WARNINGS}/{{uuid}}", handlers.warning),
+        web.put(f"{_WARNINGS}/{{uuid}}", handlers.mark_warning),
+        web.patch(f"{_WARNINGS}/{{uuid}}", handlers.mark_warning),
+        web.delete(f"{_WARNINGS}/{{uuid}}", handlers.dismiss_warning),
     ]
