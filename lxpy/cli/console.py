@@ -61,7 +61,7 @@ def attach(client: Client, name: str, kind: str = "console") -> int:
     control, stream = client.channels(operation, "control", "0")
     print("To detach from the console, press: <ctrl>+a q", flush=True)
     pump = Pump({stream: 1}, stream, control, 0)
-    pump.typed = Detach()
+    pump.typed = keys = Detach()
     pump.forwards = False
     try:
         with terminal.Signals(SIGWINCH, SIGTERM, SIGHUP) as signals:
@@ -74,7 +74,9 @@ def attach(client: Client, name: str, kind: str = "console") -> int:
     finally:
         control.close()
         stream.close()
-    succeeded(client.wait(operation))
+    ended = client.wait(operation)
+    if not keys.done:  # LXD calls what it meant to print then an error, now and again
+        succeeded(ended)
     return 0
 
 
@@ -85,6 +87,7 @@ class Detach:
     """
 
     def __init__(self) -> None:
+        self.done = False
         self._attention = False
 
     def __call__(self, data: bytes) -> bytes | None:
@@ -97,6 +100,7 @@ class Detach:
                 if not self._attention:
                     found += key
             elif key in (b"q", b"Q"):
+                self.done = True
                 return None
             else:
                 self._attention = False
