@@ -38,8 +38,8 @@ class ProfilePost(Struct, kw_only=True):
 class Profile(Struct, kw_only=True):
     """A profile; `used_by` are URLs of instances."""
 
-    name: str
-    description: str
     config: Config
+    description: str
     devices: Devices
+    name: str
     used_by: list[str]

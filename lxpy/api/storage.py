@@ -33,10 +33,10 @@ class PoolPatch(Struct, kw_only=True):
 class Pool(Struct, kw_only=True):
     """A pool; `used_by` are URLs of instances, profiles and images."""
 
+    config: Config
+    description: str
     name: str
     driver: str
-    description: str
-    config: Config
     used_by: list[str]
     status: str
     locations: list[str] = field(default_factory=lambda: ["none"])
@@ -111,15 +111,15 @@ class VolumePost(Struct, kw_only=True):
 class Volume(Struct, kw_only=True):
     """A volume of a pool: of an instance (type container), an image, or a custom one."""
 
-    name: str
-    type: str
     config: Config
     description: str
+    name: str
+    type: str
     used_by: list[str]
-    created_at: datetime
-    content_type: str = "filesystem"
     location: str = "none"
+    content_type: str = "filesystem"
     project: str = "default"
+    created_at: datetime
 
 
 class VolumeSnapshotPut(Struct, kw_only=True):

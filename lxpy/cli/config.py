@@ -107,6 +107,12 @@ def unset(session: Session, words: tuple[str, ...]) -> None:
     _save(client, name, path, found, etag)
 
 
+_OF_SNAPSHOTS = (
+    "created_at", "expanded_config", "expanded_devices", "expires_at", "last_used_at", "name",
+    "size", "stateful",
+)  # fmt: skip
+
+
 @command(config, "show", short_help="Show instance or server configurations")
 @argument("name", "[<remote>:][<instance>[/<snapshot>]]", shell_complete=names("instances"))
 @flag("-e", "--expanded", help="Show the expanded configuration")
@@ -122,7 +128,7 @@ def show(session: Session, name: str | None, expanded: bool) -> None:
         if expanded:
             shown |= {"config": found["expanded_config"], "devices": found["expanded_devices"]}
         if split_snapshot(instance)[1]:
-            shown["expires_at"] = found.get("expires_at")
+            shown |= {key: found[key] for key in _OF_SNAPSHOTS if key in found}
     sys.stdout.write(dump(shown))
 
 

@@ -86,5 +86,7 @@ def _users(urls: list[str]) -> dict[str, list[str]]:
     users: dict[str, list[str]] = {}
     for url in urls:
         kind, _, name = url.partition("?")[0].removeprefix("/1.0/").partition("/")
+        if "/volumes/" in name:
+            kind, name = "volumes", name.rpartition("/")[2]
         users.setdefault(kind, []).append(name)
     return {kind: sorted(found) for kind, found in sorted(users.items())}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import click
 
+from lxpy.cli import texts
 from lxpy.cli.declare import (
     argument,
     command,
@@ -156,27 +157,26 @@ def info(session: Session, pool: str, name: str) -> None:
     client, pool = session.server(pool)
     path = path_of(pool, name)
     found, usage = client.get(path), client.get(f"{path}/state")["usage"]
-    shown: Json = {
-        "name": found["name"],
-        "description": found["description"],
-        "type": found["type"],
-        "content type": found["content_type"],
-        "created": found.get("created_at", ""),
-    }
-    if usage:
-        shown["usage"] = format_size(usage["used"])
-        shown["total"] = format_size(usage["total"]) if usage["total"] else "no limit"
+    used, total = (usage or {}).get("used"), (usage or {}).get("total")
+    lines = (
+        ("Name", found["name"]),
+        ("Description", found["description"]),
+        ("Type", found["type"]),
+        ("Content type", found["content_type"]),
+        ("Usage", format_size(used) if used is not None else ""),
+        ("Total", format_size(total) if total else ""),
+        ("Created", texts.date(found.get("created_at") or "")),
+    )
+    for title, text in lines:
+        if text:
+            print(f"{title}: {text}")
     if found["type"] == "custom" and (snapshots := client.get(f"{path}/snapshots", recursion="1")):
-        shown["snapshots"] = {
-            each["name"]: _times(each) for each in sorted(snapshots, key=lambda each: each["name"])
-        }
-    sys.stdout.write(dump(shown))
-
-
-def _times(snapshot: Json) -> Json:
-    shown = {"description": snapshot["description"], "taken at": snapshot.get("created_at", "")}
-    expires = snapshot.get("expires_at") or ""
-    return shown | ({} if expires.startswith("0001-") or not expires else {"expires at": expires})
+        print("\nSnapshots:")
+        rows = [
+            [each["name"], each["description"], texts.date(each.get("expires_at") or "")]
+            for each in snapshots
+        ]
+        render("table", ("NAME", "DESCRIPTION", "EXPIRES AT"), sorted(rows), snapshots)
 
 
 @command(volume, "create", short_help="Create new custom storage volumes")

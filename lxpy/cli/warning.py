@@ -16,7 +16,7 @@ from lxpy.errors import BadRequest
 
 warning = group(None, "warning", "Manage warnings.")
 
-_DEFAULT = "utSscpLl"
+_DEFAULT = "utSscpl"
 _COLUMNS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "c": ("COUNT", lambda each: str(each["count"])),
     "f": ("FIRST SEEN", lambda each: texts.date(each["first_seen_at"])),

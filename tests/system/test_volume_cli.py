@@ -55,7 +55,7 @@ def test_a_life(volumes: Volumes) -> None:
     volumes("snapshot", "default", "v", "s", "--reuse")
     assert "already in use" in volumes.refused("snapshot", "default", "v", "s")
     info = volumes("info", "default", "v")
-    assert "description: text" in info and "snap0" in info and "taken at" in info
+    assert "Description: text" in info and "snap0" in info and "EXPIRES AT" in info
     volumes("rename", "default", "v/snap0", "v/first")
     volumes("edit", "default", "v/first", input="description: oldest\n")
     assert "oldest" in volumes("show", "default", "v/first")
@@ -83,7 +83,7 @@ def test_copies(volumes: Volumes) -> None:
     volumes("move", "default/x", "default/y")
     assert volumes.names() == ["v", "v/s", "w", "w/s", "y"]
     assert "description: a disk" in volumes("show", "default", "y")
-    assert "total: 32.00MiB" in volumes("info", "default", "y")
+    assert "Total: 32.00MiB" in volumes("info", "default", "y")
     assert "<pool>/<volume>" in volumes.refused("copy", "v", "default/z")
     for verb in ("copy", "move"):
         refused = volumes.refused(verb, "default/y", "default/z", "--target-project=none")
