@@ -250,6 +250,7 @@ _OWN = {
     "lxpy_memory": "GET checkpoint, GET and PUT memory (services.checks, services.memory)",
     "lxpy_recover": "/internal/recover/database, start-over; bare (services.recovery)",
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.differences)",
+    "lxpy_stateful": "lxpy_stateful of snapshots: size, frozen_ms (services.views)",
     "lxpy_snapshot_keep": "snapshots.keep, lxpy.frozen_ms and .scheduled (services.schedule)",
     "lxpy_image_offers": "/1.0/lxpy/offers: images of simplestreams servers (services.images)",
     "lxpy_openapi": "/1.0/openapi.json (daemon.openapi)",

@@ -57,8 +57,21 @@ class Making(Struct, kw_only=True):
     frozen_ms: float | None = None
 
 
+class Stateful(Struct, kw_only=True):
+    """What the memory in a snapshot takes on disk, and how long it took to save it.
+
+    `size` is in bytes, -1 when it is not known; `frozen_ms`: how long the processes stood still.
+    """
+
+    size: int
+    frozen_ms: float | None
+
+
 class Snapshot(Struct, kw_only=True):
-    """A snapshot; `size` is in bytes, -1 when it is not known."""
+    """A snapshot; `size` is in bytes, -1 when it is not known.
+
+    `lxpy_stateful` is null unless it has the memory.
+    """
 
     name: str
     created_at: datetime
@@ -75,6 +88,7 @@ class Snapshot(Struct, kw_only=True):
     size: int = UNKNOWN
     description: str = ""
     lxpy: Making
+    lxpy_stateful: Stateful | None
 
 
 class Change(Struct, kw_only=True):

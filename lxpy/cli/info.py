@@ -10,7 +10,7 @@ from lxpy.cli.session import Session
 from lxpy.cli.yamltext import dump
 from lxpy.client.client import Client, Json
 from lxpy.client.transport import quote
-from lxpy.errors import Refused
+from lxpy.errors import BadRequest, Refused
 from lxpy.units import format_size, format_size_decimal
 
 _LOG_LINES = 100
@@ -20,16 +20,23 @@ _LOG_LINES = 100
 @argument("instance", "[<remote>:][<instance>]", shell_complete=names("instances"))
 @flag("--resources", help="Show the resources available to the server")
 @flag("--show-log", help="Show the instance's last 100 log lines")
+@flag("--snapshots", help="Show the instance's snapshots with their sizes, and nothing else")
 @target_option()
-def info(session: Session, instance: str | None, resources: bool, show_log: bool) -> None:
+def info(
+    session: Session, instance: str | None, resources: bool, show_log: bool, snapshots: bool
+) -> None:
     """Show instance or server information.
 
     \b
-    lxpy info [<remote>:]<instance> [--show-log]
+    lxpy info [<remote>:]<instance> [--show-log|--snapshots]
     lxpy info [<remote>:] [--resources]
     """
     client, name = session.server(instance or "")
-    if name:
+    if snapshots:
+        if not name:
+            raise BadRequest("Name the instance whose snapshots to show")
+        _show_sizes(client.get(f"/1.0/instances/{quote(name)}/snapshots", recursion="1"))
+    elif name:
         _show_instance(client, name)
         if show_log:
             _show_log(client, name)
@@ -128,6 +135,13 @@ def _show_snapshots(snapshots: list[Json]) -> None:
     ]
     print("\nSnapshots:")
     sys.stdout.write(table(("NAME", "TAKEN AT", "EXPIRES AT", "STATEFUL"), rows))
+
+
+def _show_sizes(snapshots: list[Json]) -> None:
+    from lxpy.cli import snapshot_rows
+    from lxpy.cli.render import table
+
+    sys.stdout.write(table(snapshot_rows.HEADER, [snapshot_rows.row(each) for each in snapshots]))
 
 
 def _show_log(client: Client, name: str) -> None:

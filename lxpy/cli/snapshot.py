@@ -6,13 +6,11 @@ from typing import Any
 
 import click
 
-from lxpy.cli import snapshots, texts
+from lxpy.cli import snapshot_rows, snapshots
 from lxpy.cli.declare import Group, argument, command, flag, format_option, names
 from lxpy.cli.render import show
 from lxpy.cli.session import Session
-from lxpy.client.client import Json
 from lxpy.client.transport import quote
-from lxpy.units import format_size
 
 _INSTANCE = "[<remote>:]<instance>"
 
@@ -63,22 +61,7 @@ def create(session: Session, **given: Any) -> int:
 def list_snapshots(session: Session, instance: str, form: str) -> None:
     client, name = session.server(instance)
     found = client.get(f"/1.0/instances/{quote(name)}/snapshots", recursion="1")
-    header = ("NAME", "TAKEN AT", "EXPIRES AT", "SIZE", "STATEFUL", "SCHEDULED", "FROZEN FOR")
-    show(form, header, [_row(each) for each in found], found)
-
-
-def _row(each: Json) -> list[str]:
-    making = each.get("lxpy") or {}
-    frozen, size = making.get("frozen_ms"), each.get("size") or -1
-    return [
-        str(each["name"]).rpartition("/")[2],
-        texts.date(each["created_at"]),
-        texts.date(each.get("expires_at") or ""),
-        "" if size < 0 else format_size(size),
-        texts.yes(each["stateful"]),
-        texts.yes(bool(making.get("scheduled"))),
-        "" if frozen is None else f"{frozen:g} ms",
-    ]
+    show(form, snapshot_rows.HEADER, [snapshot_rows.row(each) for each in found], found)
 
 
 @command(snapshot, "delete", help="Delete snapshots of an instance.")

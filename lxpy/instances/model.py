@@ -114,7 +114,8 @@ class Instance:
 class Snapshot:
     """An instance as it was. `inherited_*` is what its profiles gave it then, beside its own.
 
-    `frozen_ms` is how long it stood still for it, None when it did not run.
+    `frozen_ms` is how long it stood still for it, None when it did not run; `memory_bytes` what its
+    memory takes on disk, None unless that was saved, too.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Snapshot:
     description: str = ""
     scheduled: bool = False
     frozen_ms: float | None = None
+    memory_bytes: int | None = None
 
     @property
     def expanded_config(self) -> dict[str, str]:

@@ -28,6 +28,7 @@ from lxpy.runtime.steps.devices import STANDARD
 
 _VERSION = 1
 _TIMEOUT_S = 60
+_BLOCK_BYTES = 512  # of st_blocks
 # How long to wait after a failure of the kind that passes.
 _DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0, 3.0)
 _NULL = asyncio.subprocess.DEVNULL
@@ -73,7 +74,8 @@ class Dump:
         disks: frozenset[str],
         keeps_running: bool,
     ) -> None:
-        self.frozen_s = 0.0
+        #: of a finished one: how long processes stood still, what its files take on disk
+        self.frozen_s, self.size_bytes = 0.0, 0
         self._program = program
         self._directory = directory
         self._log = log
@@ -224,6 +226,9 @@ class Dump:
             self._complete()
         without_hook(self._directory)
         self.frozen_s = criu_images.frozen_s(str(self._directory))
+        with os.scandir(self._directory) as entries:
+            self.size_bytes = sum(each.stat(follow_symlinks=False).st_blocks for each in entries)
+        self.size_bytes *= _BLOCK_BYTES
 
     def _complete(self) -> None:
         criu_images.mend(str(self._directory))

@@ -19,11 +19,12 @@ class Pause:
     """A storage driver's `Quiet`: called, it freezes one instance for the length of a block.
 
     One that does not run, or is frozen already, stays as it is. The instance's lock is held.
-    `lasted_s` is how long it stood still in all, None when it was not frozen.
+    `lasted_s` is how long it stood still in all, None when it was not frozen. No memory is saved.
     """
 
     def __init__(self, runtime: Runtime, power: Power, instance: Instance) -> None:
         self.lasted_s: float | None = None
+        self.saved_bytes: int | None = None
         unique = instance.unique_name
         #: the name of what it freezes, "" when there is no need; intents keep it as "paused"
         self.freezes = unique if power.is_running(instance) and unique not in power.frozen else ""
@@ -67,6 +68,7 @@ class Saving:
 
     def __init__(self, checkpoints: Checkpoints, instance: Instance, place: Path) -> None:
         self.lasted_s: float | None = None
+        self.saved_bytes: int | None = None
         self.freezes = ""  # CRIU lets its processes go on by itself, whatever happens to us
         self._checkpoints = checkpoints
         self._instance = instance
@@ -79,4 +81,4 @@ class Saving:
             self._instance, self._place, keeps_running=True
         ) as dump:
             yield
-        self.lasted_s = dump.frozen_s
+        self.lasted_s, self.saved_bytes = dump.frozen_s, dump.size_bytes

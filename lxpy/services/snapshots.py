@@ -141,7 +141,8 @@ class Snapshots:
 
         async def make(pool: Pool, volume: Volume) -> Snapshot:
             await self._pools.storage.snapshot(pool, volume, pause)
-            return replace(planned, frozen_ms=_milliseconds(pause.lasted_s))
+            frozen_ms = _milliseconds(pause.lasted_s)
+            return replace(planned, frozen_ms=frozen_ms, memory_bytes=pause.saved_bytes)
 
         made = await self._files.add(instance, planned.name, make, paused=pause.freezes)
         self._tell("created", instance, made.name)

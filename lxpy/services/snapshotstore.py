@@ -156,6 +156,7 @@ def _values(snapshot: Snapshot) -> dict[str, Any]:
     data = {
         "scheduled": snapshot.scheduled or None,
         "frozen_ms": snapshot.frozen_ms,
+        "memory_bytes": snapshot.memory_bytes,
         "inherited_config": dict(snapshot.inherited_config) or None,
         "inherited_devices": dict(snapshot.inherited_devices) or None,
     }
@@ -193,4 +194,5 @@ def _snapshot(row: dict[str, Any], last: Snapshot | None) -> Snapshot:
         **found,
         scheduled=bool(data.get("scheduled")),
         frozen_ms=data.get("frozen_ms"),
+        memory_bytes=data.get("memory_bytes"),
     )

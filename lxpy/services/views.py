@@ -9,7 +9,7 @@ from typing import Any
 from lxpy.api import instances as api
 from lxpy.api.backups import Backup
 from lxpy.api.envelope import Status
-from lxpy.api.snapshots import NEVER, Making, Snapshot
+from lxpy.api.snapshots import NEVER, UNKNOWN, Making, Snapshot, Stateful
 from lxpy.errors import LxpyError
 from lxpy.instances import model
 from lxpy.instances.keys import READY
@@ -74,6 +74,10 @@ class Views:
 
     def snapshot(self, instance: Instance, found: model.Snapshot) -> Snapshot:
         """Return a snapshot as `GET /1.0/instances/NAME/snapshots/SNAPSHOT` shows it."""
+        memory = None
+        if found.stateful:
+            size = UNKNOWN if found.memory_bytes is None else found.memory_bytes
+            memory = Stateful(size=size, frozen_ms=found.frozen_ms)
         return Snapshot(
             name=found.name,
             created_at=found.created_at,
@@ -89,6 +93,7 @@ class Views:
             stateful=found.stateful,
             description=found.description,
             lxpy=Making(scheduled=found.scheduled, frozen_ms=found.frozen_ms),
+            lxpy_stateful=memory,
         )
 
     async def state(self, instance: Instance) -> api.InstanceState:

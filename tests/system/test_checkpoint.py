@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lxpy.services.criu import PREFIX
+from lxpy.units import format_size
 from tests.support import processes
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
@@ -98,6 +99,14 @@ def test_back_and_back_again(daemon: Daemon, launch: Launch) -> None:
     then = goes_on(daemon, name, tag)
     found = daemon.api.get(f"/1.0/instances/{name}/snapshots/s1")
     assert found["stateful"] is True and found["lxpy"]["frozen_ms"] > 0
+    memory = found["lxpy_stateful"]
+    images = (daemon.directory / "states" / name / "@s1").iterdir()
+    assert memory["size"] == sum(each.stat().st_blocks * 512 for each in images) > 0
+    assert memory["frozen_ms"] == found["lxpy"]["frozen_ms"]
+    shown = daemon.lxpy("info", name, "--snapshots").stdout
+    assert "MEMORY" in shown and format_size(memory["size"]) in shown
+    daemon.lxpy("snapshot", name, "s0")
+    assert daemon.api.get(f"/1.0/instances/{name}/snapshots/s0")["lxpy_stateful"] is None
     for _ in range(3):
         daemon.exec(name, "sh", "-c", "echo after >/root/file")
         time.sleep(0.5)
