@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from lxpy.errors import BadRequest, InvalidConfig
@@ -24,6 +24,7 @@ _ICMP = {"icmp4": "icmp", "icmp6": "icmpv6"}
 _PROTOCOLS = ("tcp", "udp", *_ICMP)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 _SUBJECT_NAME = re.compile(r"@?[A-Za-z][A-Za-z0-9-]*(/[A-Za-z0-9-]+)?")
+_GROUPS = ("@internal", "@external")
 _VERDICTS = {"allow": "accept", "drop": "drop", "reject": "reject"}
 
 
@@ -78,27 +79,34 @@ def check_name(name: str) -> None:
         raise BadRequest("Name must start with a letter, and have 63 characters at most")
 
 
-def validate(acl: Acl) -> None:
-    """Raise BadRequest, in LXD's words, at the first option or rule that is not right."""
+def validate(acl: Acl, others: Iterable[str] = ()) -> None:
+    """Raise BadRequest, in LXD's words, at the first option or rule that is not right.
+
+    `others` are the names of ACLs that rules may speak of, besides its own.
+    """
+    names = {acl.name, *others, *_GROUPS}
     for key in acl.config:
         if not key.startswith("user."):
             raise BadRequest(f'Invalid config option "{key}"')
     for direction in DIRECTIONS:
-        for number, rule in enumerate(acl.rules(direction)):
+        rules = acl.rules(direction)
+        for number, rule in enumerate(rules):
+            if rule in rules[:number]:
+                raise BadRequest(f"Duplicate of {direction} rule {rules.index(rule)}")
             try:
-                _check(rule)
+                _check(rule, names)
             except InvalidConfig as error:
                 raise BadRequest(f"Invalid {direction} rule {number}: {error}") from error
 
 
-def _check(rule: Rule) -> None:
+def _check(rule: Rule, names: Set[str]) -> None:
     if rule.action not in _ACTIONS:
         raise InvalidConfig("Action must be one of: allow, drop, reject")
     if rule.state not in _STATES:
         raise InvalidConfig("State must be one of: disabled, enabled, logged")
     for name, text in (("Source", rule.source), ("Destination", rule.destination)):
         for each in words(text):
-            _check_subject(name, each)
+            _check_subject(name, each, names)
     if rule.protocol and rule.protocol not in _PROTOCOLS:
         raise InvalidConfig("Protocol must be one of: icmp4, icmp6, tcp, udp")
     ports = (("Source port", rule.source_port), ("Destination port", rule.destination_port))
@@ -115,8 +123,8 @@ def _check(rule: Rule) -> None:
             raise InvalidConfig(f'Invalid {name} "{text}": it is a number below 256')
 
 
-def _check_subject(name: str, text: str) -> None:
-    if _SUBJECT_NAME.fullmatch(text) and "." not in text and ":" not in text:
+def _check_subject(name: str, text: str, names: Set[str]) -> None:
+    if text in names:
         return
     try:
         _parse(text)
@@ -144,7 +152,7 @@ def check_usable(acl: Acl, network: str) -> None:
     for direction in DIRECTIONS:
         for rule in acl.rules(direction):
             for each in words(f"{rule.source},{rule.destination}"):
-                if _SUBJECT_NAME.fullmatch(each) and each not in ("@internal", "@external"):
+                if _SUBJECT_NAME.fullmatch(each) and each not in _GROUPS:
                     raise BadRequest(
                         f'Unsupported nftables subject "{each}": ACL "{acl.name}" cannot be put '
                         f'on network "{network}", as only OVN knows the nics of an ACL; '

@@ -61,7 +61,7 @@ class Acls:
         """Make one. Raises BadRequest, Conflict."""
         acls.check_name(wish.name)
         new = _acl(wish.name, wish)
-        acls.validate(new)
+        acls.validate(new, self._wiring.acls)
         async with self._locks.hold(LOCK):
             if wish.name in self._wiring.acls:
                 raise Conflict("The network ACL already exists")
@@ -88,7 +88,7 @@ class Acls:
         await self._change(new)
 
     async def _change(self, new: Acl) -> None:
-        acls.validate(new)
+        acls.validate(new, self._wiring.acls)
         async with self._locks.hold(LOCK):
             old = self._acl(new.name)
             for network in self._users(new.name):

@@ -208,6 +208,9 @@ def test_acl_in_use(daemon: Daemon, network: str, acl: str) -> None:
     with pytest.raises(ApiError, match="Cannot rename an ACL that is in use"):
         daemon.api.post(f"/1.0/network-acls/{acl}", {"name": "other"})
     subject = {"ingress": [{"action": "allow", "source": "other"}]}
+    with pytest.raises(ApiError, match='Invalid subject "other"'):
+        daemon.api.put(f"/1.0/network-acls/{acl}", subject)
+    daemon.api.post("/1.0/network-acls", {"name": "other"})
     with pytest.raises(ApiError, match='Unsupported nftables subject "other"'):
         daemon.api.put(f"/1.0/network-acls/{acl}", subject)
     assert daemon.api.get(f"/1.0/network-acls/{acl}")["ingress"] == []
@@ -218,3 +221,4 @@ def test_acl_in_use(daemon: Daemon, network: str, acl: str) -> None:
     daemon.api.post(f"/1.0/network-acls/{acl}", {"name": f"{acl}x"})
     assert f"/1.0/network-acls/{acl}x" in daemon.api.get("/1.0/network-acls")
     daemon.api.delete(f"/1.0/network-acls/{acl}x")
+    daemon.api.delete("/1.0/network-acls/other")

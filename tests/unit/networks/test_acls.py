@@ -56,6 +56,7 @@ def test_defaults() -> None:
     [
         (Rule("foo"), "Invalid egress rule 0: Action must be one of: allow, drop, reject"),
         (Rule("allow", state="on"), "State must be one of"),
+        (Rule("allow", source="nobody"), 'Invalid Source: Invalid subject "nobody"'),
         (Rule("allow", source="abc!"), 'Invalid Source: Invalid subject "abc!"'),
         (Rule("allow", destination="10.0.0.9-10.0.0.1"), "Invalid Destination: Invalid subject"),
         (Rule("allow", source="fe80::1%x }-fe80::2"), "Invalid Source: Invalid subject"),
@@ -75,6 +76,12 @@ def test_refused(rule: Rule, text: str) -> None:
     assert text in str(caught.value)
 
 
+def test_rules_are_there_once() -> None:
+    rule = Rule("allow", source="10.0.0.1")
+    with pytest.raises(BadRequest, match="Duplicate of ingress rule 1"):
+        acls.validate(Acl("a", ingress=(Rule("drop"), rule, rule)))
+
+
 def test_names() -> None:
     acls.check_name("web-1")
     for name in ("", "a b", "1a", "a" * 64, "a_b"):
@@ -86,7 +93,7 @@ def test_names() -> None:
 
 def test_subjects_that_a_bridge_does_not_know() -> None:
     acl = Acl("a", ingress=(Rule("allow", source="other, 10.0.0.1"),))
-    acls.validate(acl)
+    acls.validate(acl, ["other"])
     assert acl.mentioned() == {"other"}
     with pytest.raises(BadRequest, match='Unsupported nftables subject "other"'):
         acls.check_usable(acl, "net0")
