@@ -22,6 +22,7 @@ from lxpy.instances.limits import Host
 from lxpy.operations.registry import Registry
 from lxpy.runtime.container import Runtime
 from lxpy.services import host
+from lxpy.services.allowances import Allowances
 from lxpy.services.backupfiles import BackupFiles
 from lxpy.services.backups import Backups
 from lxpy.services.care import Care
@@ -125,8 +126,9 @@ class Application:
         self.records = Records(directories.database, directories.records, pools)
         self.db.on_commit, pools.deleting = self.records.committed, self.records.without
         self.profiles = Profiles(self.db, scopes, lifecycle)
-        self.projects = Projects(self.db, scopes, store, registry, lifecycle)
-        self.profiles.allowed = self.projects.check_instances
+        self.allowances = Allowances(self.db, scopes, store)
+        self.projects = Projects(self.db, scopes, self.allowances, registry, lifecycle)
+        self.profiles.check = self.allowances.check_profile
         self.networks = Networks(
             self.db, directories.networks, directories.cgroup, store, locks, lifecycle
         )
@@ -154,7 +156,7 @@ class Application:
         self.snapshots = Snapshots(
             store=store, locks=locks, files=self.snapshot_files, checkpoints=self.checkpoints,
             pools=pools, power=self.power, runtime=runtime, views=self.views,
-            projects=self.projects, registry=registry,
+            allowances=self.allowances, registry=registry,
             lifecycle=lifecycle,
         )  # fmt: skip
         self.minutely = Minutely()
@@ -176,7 +178,7 @@ class Application:
         self.staging = Staging(directories.transfers, pools.storage)
         shelf = Shelf(self.db, BackupFiles(directories.backups))
         self.backups = Backups(
-            self.db, shelf, self.projects, store, locks, self.exports, registry,
+            self.db, shelf, self.allowances, store, locks, self.exports, registry,
             lifecycle,
         )  # fmt: skip
         self.views.backups = self.backups.of
@@ -230,7 +232,7 @@ class Application:
         users = VolumeUsers(self.scopes, self.pools, self.store, self.locks, pause)
         users.own = self.own_volumes.users
         volumes = Volumes(
-            db=self.db, projects=self.projects, pools=self.pools, store=self.store,
+            db=self.db, allowances=self.allowances, pools=self.pools, store=self.store,
             locks=self.locks, files=self.volume_files, users=users, disks=self.disks,
             lifecycle=self.lifecycle,
         )  # fmt: skip
@@ -247,7 +249,7 @@ class Application:
                 lifecycle=self.lifecycle,
             ),
             copies=VolumeCopies(
-                db=self.db, scopes=self.scopes, projects=self.projects, pools=self.pools,
+                db=self.db, scopes=self.scopes, pools=self.pools,
                 journal=self.journal, files=self.volume_files,
                 users=users, disks=self.disks, volumes=volumes, registry=self.registry,
                 lifecycle=self.lifecycle,
@@ -269,7 +271,7 @@ class Application:
         live = Live(self.runtime, self.power, self.starter, self.networks)
         return Updates(
             store=self.store, locks=self.locks, profiles=self.profiles,
-            projects=self.projects, pools=self.pools,
+            allowances=self.allowances, pools=self.pools,
             networks=self.networks, power=self.power, starter=self.starter, live=live,
             restoring=self.restoring, registry=self.registry, lifecycle=self.lifecycle,
         )  # fmt: skip
@@ -347,6 +349,10 @@ class Application:
         """Tell whether anybody may read what is at a path."""
         closed = is_true(self.settings.get("core.metrics_authentication", "true"))
         return path == _METRICS and not closed
+
+    def sees_network(self, project: str, name: str) -> bool:
+        """Tell whether those in a project may know of a network."""
+        return self.allowances.sees_network(project, name, managed=self.networks.is_managed(name))
 
     def begin(self) -> None:
         """Start what comes up with the daemon, in the background."""

@@ -26,6 +26,7 @@ _log = structlog.get_logger()
 _ANYWHERE = re.compile(
     r"/|/1\.0(/(instances|containers|virtual-machines|events|metrics|operations.*))?"
 )
+_NETWORK = re.compile(r"/1\.0/networks/(?P<name>[^/]+)")
 _READING = ("GET", "HEAD", "OPTIONS")
 #: what changes nothing in the database: recovery itself, and the use of what runs
 _HARMLESS = re.compile(
@@ -91,6 +92,19 @@ def projects(scopes: Scopes) -> Middleware:
         return await handler(request)
 
     return known
+
+
+def networks(sees: Callable[[str, str], bool]) -> Middleware:
+    """Return what hides a network of which a project may not know: `sees(project, name)`."""
+
+    @web.middleware
+    async def visible(request: web.Request, handler: Handler) -> web.StreamResponse:
+        found = _NETWORK.match(request.path)
+        if found and not sees(request.query.get("project") or "default", found["name"]):
+            return failed(404, "Network not found")
+        return await handler(request)
+
+    return visible
 
 
 def guard(reason: Callable[[], str], leaving: Callable[[], bool]) -> Middleware:

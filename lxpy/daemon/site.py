@@ -66,6 +66,7 @@ def build(app: Application) -> web.Application:
             middleware.errors,
             middleware.identity(app.trust, app.is_open),
             middleware.projects(app.scopes),
+            middleware.networks(app.sees_network),
             middleware.guard(lambda: app.care.reason or app.own_volumes.moving, lambda: app.again),
         ],
         client_max_size=_MAX_BODY_BYTES,
@@ -95,7 +96,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield sftp.routes(Sftp(app.files, app.locks))
     yield snapshot_mounts.routes(app.snapshot_mounts)
     yield images.routes(app.images, _publish(app))
-    yield networks.routes(app.networks)
+    yield networks.routes(app.networks, app.sees_network)
     yield network_policies.routes(app.networks)
     yield checkpoints.routes(
         Checks(app.store, app.runtime, app.criu, app.networks),
@@ -161,7 +162,7 @@ def _copies(app: Application) -> Copies:
 def _moves(app: Application) -> Moves:
     return Moves(
         store=app.store, locks=app.locks, journal=app.journal, pools=app.pools,
-        profiles=app.profiles, projects=app.projects, copies=_copies(app), starter=app.starter,
+        profiles=app.profiles, allowances=app.allowances, copies=_copies(app), starter=app.starter,
         instances=app.instances, power=app.power, registry=app.registry,
         lifecycle=app.lifecycle,
     )  # fmt: skip
@@ -170,7 +171,7 @@ def _moves(app: Application) -> Moves:
 def _creation(app: Application) -> Creation:
     return Creation(
         store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
-        projects=app.projects,
+        allowances=app.allowances,
         images=app.images, pools=app.pools, networks=app.networks, starter=app.starter,
         power=app.power, copies=_copies(app), registry=app.registry, lifecycle=app.lifecycle,
         twins=Twins(app.store, app.checkpoints, app.power, app.runtime),

@@ -1,17 +1,18 @@
-"""What a project allows its instances: limits on their sum, and restrictions on each.
+"""What a project allows: limits on the sum of what is in it, and restrictions on each.
 
 Pure rules. Source: LXD docs, "Project configuration".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from lxpy.errors import Failed, Forbidden, InvalidConfig
+from lxpy.errors import Failed, Forbidden, InvalidConfig, LxpyError
 from lxpy.instances import idmaps
-from lxpy.instances.model import Instance
-from lxpy.units import is_true, parse_size
+from lxpy.instances.model import Instance, Profile
+from lxpy.units import format_size, is_false, is_true, parse_size
 
 Config = Mapping[str, str]
 
@@ -20,6 +21,11 @@ _SUMS: dict[str, Callable[[str], int]] = {
     "limits.cpu": int,
     "limits.memory": parse_size,
     "limits.processes": int,
+}
+_DISK = "limits.disk"
+_NUMBERS = {
+    "limits.instances": "instances",
+    "limits.containers": 'instances of type "container"',
 }
 _LOW_LEVEL = frozenset(
     [
@@ -34,130 +40,202 @@ _LOW_LEVEL = frozenset(
         "security.idmap.size",
     ]
 )
-_LOW_LEVEL_FAMILIES = ("limits.kernel.", "linux.sysctl.")
-_DEVICES = (
-    "gpu", "infiniband", "pci", "proxy", "unix-block", "unix-char", "unix-hotplug", "usb"
-)  # fmt: skip
+_INTERCEPT = "security.syscalls.intercept."
+_LOW_LEVEL_FAMILIES = ("limits.kernel.", "linux.sysctl.", "security.syscalls.")
+_DEVICES = {
+    "gpu": "GPU devices",
+    "infiniband": "Infiniband devices",
+    "pci": "PCI devices",
+    "proxy": "Proxy devices",
+    "unix-block": "Unix block devices",
+    "unix-char": "Unix character devices",
+    "unix-hotplug": "Unix hotplug devices",
+    "usb": "USB devices",
+}
 
 
-def check(name: str, config: Config, instances: Sequence[Instance], volumes: int) -> None:
-    """Raise when a project with that config could not have these instances.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a project; `volumes` are the sizes of its custom volumes, "" for none."""
 
-    `volumes` are the bytes of its custom volumes. Raises Failed for a limit, Forbidden for a
-    restriction.
+    project: str
+    instances: Sequence[Instance]
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    profiles: Sequence[Profile] = ()
+
+    def label(self, thing: Instance | Profile) -> str:
+        """Return how LXD names one of them."""
+        kind = "container" if isinstance(thing, Instance) else "profile"
+        return f'{kind} "{thing.name}" of project "{self.project}"'
+
+
+def check(config: Config, contents: Contents) -> None:
+    """Raise when a project with that config could not have these contents.
+
+    Raises Failed for a limit, Forbidden for a restriction.
     """
-    _check_numbers(name, config, len(instances))
-    for key in _SUMS:
-        if config.get(key):
-            _check_sum(name, key, config[key], instances)
-    if config.get("limits.disk"):
-        _check_disk(name, config["limits.disk"], instances, volumes)
-    if is_true(config.get("restricted")):
-        for each in instances:
-            check_restrictions(config, each.name, each.expanded_config, each.expanded_devices)
-
-
-def usage(key: str, instances: Iterable[Instance], volumes: int) -> int:
-    """Return how much of a limit ("limits.memory") is used up; what has none is not counted."""
-    if key == "limits.disk":
-        return volumes + sum(filter(None, map(_root_size, instances)))
-    if key in _SUMS:
-        return sum(filter(None, (_amount(each, key) for each in instances)))
-    return sum(1 for _ in instances)
-
-
-def _check_numbers(name: str, config: Config, number: int) -> None:
-    for key, what in (
-        ("limits.instances", "instances"),
-        ("limits.containers", 'instances of type "container"'),
-    ):
-        if config.get(key) and number > int(config[key]):
-            raise Failed(f'Reached maximum number of {what} in project "{name}"')
-
-
-def _check_sum(name: str, key: str, limit: str, instances: Iterable[Instance]) -> None:
-    total = 0
-    for each in instances:
-        amount = _amount(each, key)
-        if amount is None:
+    for key, what in _NUMBERS.items():
+        if config.get(key) and len(contents.instances) > int(config[key]):
+            raise Failed(f'Reached maximum number of {what} in project "{contents.project}"')
+    for key in (*_SUMS, _DISK):
+        if config.get(key) and total(key, contents) > parsed(key, config[key]):
             raise Failed(
-                f'Instance "{each.name}" in project "{name}" has no "{key}" config set, either '
-                "directly or via a profile, or not as a number"
+                f'Reached maximum aggregate value "{config[key]}" for "{key}" in project '
+                f'"{contents.project}"'
             )
-        total += amount
-    if total > _SUMS[key](limit):
-        raise Failed(f'Reached maximum aggregate value "{limit}" for "{key}" in project "{name}"')
+    check_restrictions(config, contents)
 
 
-def _check_disk(name: str, limit: str, instances: Iterable[Instance], volumes: int) -> None:
-    total = volumes
-    for each in instances:
-        size = _root_size(each)
-        if size is None:
+def check_change(old: Config, new: Config, contents: Contents) -> None:
+    """Raise as `check`, in the words for a project whose config changes."""
+    name, number = contents.project, len(contents.instances)
+    for key, what in _NUMBERS.items():
+        if new.get(key) and number > int(new[key]):
             raise Failed(
-                f'Instance "{each.name}" in project "{name}" has no "size" config set on the root '
-                "device either directly or via a profile"
+                f'Can\'t change "{key}" in project "{name}": "{key}" is too low: there currently '
+                f"are {number} {what} in project {name}"
             )
-        total += size
-    if total > parse_size(limit):
-        raise Failed(
-            f'Reached maximum aggregate value "{limit}" for "limits.disk" in project "{name}"'
-        )
-
-
-def _amount(instance: Instance, key: str) -> int | None:
-    text = instance.expanded_config.get(key, "")
+    for key in (*_SUMS, _DISK):
+        if new.get(key) and (now := total(key, contents)) > parsed(key, new[key]):
+            shown = format_size(now, 1) if key in (_DISK, "limits.memory") else str(now)
+            raise Failed(f'"{key}" is too low: current total is "{shown}"')
     try:
-        return _SUMS[key](text) if text else None
-    except (ValueError, InvalidConfig):
-        return None  # a set of cpus, a share of the host's memory
+        check_restrictions(new, contents)
+    except Forbidden as error:
+        changed = [each for each in (*old, *new) if old.get(each) != new.get(each)]
+        key = next((each for each in changed if each.startswith("restricted")), "restricted")
+        raise Forbidden(
+            f'Conflict detected when changing "{key}" in project "{name}": {error}'
+        ) from error
 
 
-def _root_size(instance: Instance) -> int | None:
+def parsed(key: str, limit: str) -> int:
+    """Return a limit ("limits.memory") of a project as a number."""
+    return _SUMS[key](limit) if key in _SUMS else parse_size(limit)
+
+
+def total(key: str, contents: Contents) -> int:
+    """Return how much of a limit is used up. Raises Failed naming what does not say its share."""
+    name = contents.project
+    if key != _DISK:
+        return sum(_amount(name, each, key) for each in contents.instances)
+    sizes = [_root_size(name, each) for each in contents.instances]
+    for volume, size in contents.volumes.items():
+        if not size:
+            raise Failed(f'Custom volume "{volume}" in project "{name}" has no "size" config set')
+        sizes.append(parse_size(size))
+    return sum(sizes)
+
+
+def usage(key: str, contents: Contents) -> int:
+    """Return how much of a limit is used up; what does not say its share is not counted."""
+    if key not in (*_SUMS, _DISK):
+        return len(contents.instances)
+    found = 0
+    for each in contents.instances:
+        found += _told(key, Contents(contents.project, [each]))
+    for volume, size in contents.volumes.items():
+        found += _told(key, Contents(contents.project, (), {volume: size}))
+    return found
+
+
+def _told(key: str, one: Contents) -> int:
+    try:
+        return total(key, one)
+    except LxpyError:
+        return 0
+
+
+def _amount(project: str, instance: Instance, key: str) -> int:
+    text = instance.expanded_config.get(key, "")
+    if not text:
+        raise Failed(
+            f'Instance "{instance.name}" in project "{project}" has no "{key}" config, either '
+            "directly or via a profile"
+        )
+    try:
+        return _SUMS[key](text)
+    except (ValueError, InvalidConfig):  # a set of cpus, a share of the host's memory
+        raise Failed(
+            f'Failed parsing "{key}" for instance "{instance.name}" in project "{project}": '
+            f'"{text}" is no amount'
+        ) from None
+
+
+def _root_size(project: str, instance: Instance) -> int:
     size = instance.root_device[1].get("size", "")
-    return parse_size(size) if size else None
+    if not size:
+        raise Failed(
+            f'Instance "{instance.name}" in project "{project}" has no "size" config set on the '
+            "root device either directly or via a profile"
+        )
+    return parse_size(size)
 
 
-def check_restrictions(
-    project: Config, name: str, config: Config, devices: Mapping[str, Config]
-) -> None:
-    """Raise Forbidden when a restricted project does not allow such keys or devices."""
+# Restrictions
+
+
+def check_restrictions(project: Config, contents: Contents) -> None:
+    """Raise Forbidden when a restricted project does not allow keys or devices."""
+    if not is_true(project.get("restricted")):
+        return
+    for each in contents.instances:
+        _check_one(project, contents.label(each), each.expanded_config, each.expanded_devices)
+        isolated = each.expanded_config.get("security.idmap.isolated")
+        privilege = project.get("restricted.containers.privilege")
+        if privilege == "isolated" and (not isolated or is_false(isolated)):
+            raise Forbidden(
+                f'Invalid value "{isolated or ""}" for config "security.idmap.isolated" on '
+                f"{contents.label(each)}: Non-isolated containers are forbidden"
+            )
+    for profile in contents.profiles:
+        _check_one(project, contents.label(profile), profile.config, profile.devices)
+
+
+def _check_one(project: Config, label: str, config: Config, devices: Mapping[str, Config]) -> None:
     for key, value in config.items():
-        if value and (reason := _forbidden_key(project, key, value)):
-            raise Forbidden(f'Invalid value "{value}" for config "{key}" on "{name}": {reason}')
+        if value:
+            _check_key(project, label, key, value)
     for device, options in devices.items():
         if reason := _forbidden_device(project, options):
-            raise Forbidden(f'Invalid device "{device}" on "{name}": {reason}')
+            raise Forbidden(f'Invalid device "{device}" on {label}: {reason}')
 
 
 def _allows(project: Config, key: str) -> bool:
     return project.get(f"restricted.{key}") == "allow"
 
 
-def _forbidden_key(project: Config, key: str, value: str) -> str:
-    if key == "security.nesting" and is_true(value) and not _allows(project, "containers.nesting"):
-        return "Container nesting is forbidden"
-    if key == "security.privileged" and is_true(value):
-        allowed = _allows(project, "containers.privilege")
-        return "" if allowed else "Privileged containers are forbidden"
-    if key.startswith("security.syscalls.intercept."):
-        allowed = not is_true(value) or _allows(project, "containers.interception")
-        return "" if allowed else "Container syscall interception is forbidden"
+def _check_key(project: Config, label: str, key: str, value: str) -> None:
+    if reason := _forbidden_value(project, key, value):
+        raise Forbidden(f'Invalid value "{value}" for config "{key}" on {label}: {reason}')
+    if _allows(project, "containers.lowlevel") or key.startswith(_INTERCEPT):
+        return
     if key == "raw.idmap":
-        return _forbidden_idmap(project, value)
-    low = key in _LOW_LEVEL or key.startswith(_LOW_LEVEL_FAMILIES)
-    if low and not _allows(project, "containers.lowlevel"):
-        return "Use of low-level options is forbidden"
+        _check_idmap(project, label, value)
+    elif key in _LOW_LEVEL or key.startswith(_LOW_LEVEL_FAMILIES):
+        raise Forbidden(f'Use of low-level config "{key}" on {label} is forbidden')
+
+
+def _forbidden_value(project: Config, key: str, value: str) -> str:
+    if not is_true(value):
+        return ""
+    if key == "security.nesting" and not _allows(project, "containers.nesting"):
+        return "Container nesting is forbidden"
+    if key == "security.privileged" and not _allows(project, "containers.privilege"):
+        return "Privileged containers are forbidden"
+    if key.startswith(_INTERCEPT) and not _allows(project, "containers.interception"):
+        return "Container syscall interception is forbidden"
     return ""
 
 
-def _forbidden_idmap(project: Config, value: str) -> str:
-    for entry in idmaps.parse_raw(value):
+def _check_idmap(project: Config, label: str, value: str) -> None:
+    for number, entry in enumerate(idmaps.parse_raw(value)):
         kind = "uid" if entry.kind == "u" else "gid"
         ranges = project.get(f"restricted.idmap.{kind}", "")
         if not _is_within(ranges, entry.outside, entry.size):
-            return f"The host's {kind} {entry.outside} is not in restricted.idmap.{kind}"
-    return ""
+            raise Forbidden(
+                f'Use of low-level "raw.idmap" element {number} on {label} is forbidden'
+            )
 
 
 def _is_within(ranges: str, first: int, size: int) -> bool:
@@ -175,7 +253,7 @@ def _forbidden_device(project: Config, options: Config) -> str:
     if kind == "nic":
         return _forbidden_nic(project, options)
     if kind in _DEVICES and not _allows(project, f"devices.{kind}"):
-        return f"{kind} devices are forbidden"
+        return f"{_DEVICES[kind]} are forbidden"
     return ""
 
 
@@ -203,9 +281,21 @@ def _forbidden_nic(project: Config, options: Config) -> str:
     network = options.get("network", "")
     if mode == "managed" and not network:
         return "Only managed network devices are allowed"
+    used = network or options.get("parent", "")
+    return "" if _is_accessible(project, used) else "Network not allowed in project"
+
+
+def sees_network(project: Config, name: str, *, managed: bool) -> bool:
+    """Tell whether a project with that config may know of a network."""
+    mode = project.get("restricted.devices.nic", "managed")
+    if not is_true(project.get("restricted")):
+        return True
+    if mode == "block" or (mode == "managed" and not managed):
+        return False
+    return _is_accessible(project, name)
+
+
+def _is_accessible(project: Config, network: str) -> bool:
     access = project.get("restricted.networks.access", "")
     names = [each.strip() for each in access.split(",") if each.strip()]
-    used = network or options.get("parent", "")
-    if names and used not in names:
-        return f'Network "{used}" is not in restricted.networks.access'
-    return ""
+    return not names or network in names

@@ -24,9 +24,9 @@ from lxpy.images.progress import Meter
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import targets
+from lxpy.services.allowances import Allowances
 from lxpy.services.exports import KEPT_COMPRESSION, Exports, Wish
 from lxpy.services.locks import Locks
-from lxpy.services.projects import Projects
 from lxpy.services.shelf import Shelf
 from lxpy.services.store import InstanceStore
 from lxpy.services.targets import place_of
@@ -41,7 +41,7 @@ class Backups:
         self,
         db: Database,
         shelf: Shelf,
-        projects: Projects,
+        allowances: Allowances,
         store: InstanceStore,
         locks: Locks,
         exports: Exports,
@@ -50,7 +50,7 @@ class Backups:
     ) -> None:
         self._db = db
         self._shelf = shelf
-        self._projects = projects
+        self._allowances = allowances
         self._store = store
         self._locks = locks
         self._exports = exports
@@ -114,7 +114,7 @@ class Backups:
     async def create(self, project: str, name: str, wish: api.BackupsPost) -> Operation:
         """Start making a backup. Raises NotFound, BadRequest, Conflict, NotSupported."""
         owner = _owner(self._store.get(project, name))
-        self._projects.check_feature(project, "backups")
+        self._allowances.check_feature(project, "backups")
         alone = wish.instance_only or wish.container_only
         packer = await self._exports.packer(project, wish.compression_algorithm, KEPT_COMPRESSION)
         how = Wish(packer, alone, wish.since)

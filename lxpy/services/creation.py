@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from lxpy.api.instances import InstancesPost
-from lxpy.errors import BadRequest, Conflict, Failed, Forbidden, LxpyError, NotFound
+from lxpy.errors import BadRequest, Conflict, Failed, LxpyError, NotFound
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import architectures, cloudinit, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
@@ -18,6 +18,7 @@ from lxpy.instances.expand import without_unset
 from lxpy.instances.model import Config, Instance, Profile, Snapshot
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import host
+from lxpy.services.allowances import Allowances
 from lxpy.services.copies import Copies, Source
 from lxpy.services.images import Images
 from lxpy.services.journal import Journal
@@ -26,7 +27,6 @@ from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.projects import Projects
 from lxpy.services.quiet import Pause, Saving
 from lxpy.services.starting import Starter, volume_of, with_config
 from lxpy.services.storage import Pools
@@ -47,7 +47,7 @@ class Creation:
         locks: Locks,
         journal: Journal,
         profiles: Profiles,
-        projects: Projects,
+        allowances: Allowances,
         images: Images,
         pools: Pools,
         networks: Networks,
@@ -62,7 +62,7 @@ class Creation:
         self._locks = locks
         self._journal = journal
         self._profiles = profiles
-        self._projects = projects
+        self._allowances = allowances
         self._images = images
         self._pools = pools
         self._networks = networks
@@ -84,7 +84,7 @@ class Creation:
         name = names.check_name(wish.name) if wish.name else names.generate_name(taken)
         _check_type(wish)
         base = await self._base(project, name, wish)
-        await self._check_allowed(base)
+        await self._allowances.check_instance(base, "creation")
         if wish.source.type == "image":
             await self._images.resolve(project, wish.source)
 
@@ -103,12 +103,6 @@ class Creation:
             resources={"instances": [f"/1.0/instances/{name}"]},
             cancellable=True,
         )
-
-    async def _check_allowed(self, base: Instance) -> None:
-        try:
-            await self._projects.check_instance(base)
-        except (Failed, Forbidden) as error:
-            raise type(error)(f"Failed checking if instance creation allowed: {error}") from error
 
     async def _base(self, project: str, name: str, wish: InstancesPost) -> Instance:
         """Return the instance as the request, and the source of a copy, have it."""
@@ -273,6 +267,7 @@ class Creation:
             devices.validate(base.expanded_devices, expanded=True, instance=base.name)
         except LxpyError as error:
             raise Failed(f"Failed creating instance record: {error}") from error
+        await self._allowances.check_instance(base, "creation")
         await self._starter.check(base.project, base.expanded_devices)
         config = volatile_config(base.config, base.expanded_devices, self._networks.make_hwaddr)
         config |= {

@@ -20,6 +20,7 @@ from lxpy.instances import cloudinit, devices, keys, names
 from lxpy.instances.model import Instance, Snapshot, root_device
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services import access
+from lxpy.services.allowances import Allowances
 from lxpy.services.commit import to_the_end
 from lxpy.services.copies import Copies, Source
 from lxpy.services.instances import Instances
@@ -27,7 +28,6 @@ from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.projects import Projects
 from lxpy.services.starting import Starter, volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -62,7 +62,7 @@ class Moves:
         journal: Journal,
         pools: Pools,
         profiles: Profiles,
-        projects: Projects,
+        allowances: Allowances,
         copies: Copies,
         starter: Starter,
         instances: Instances,
@@ -75,7 +75,7 @@ class Moves:
         self._journal = journal
         self._pools = pools
         self._profiles = profiles
-        self._projects = projects
+        self._allowances = allowances
         self._copies = copies
         self._starter = starter
         self._instances = instances
@@ -185,7 +185,7 @@ class Moves:
         self._pools.check_root(pool, new.root_device[1])
         await self._starter.check(new.project, new.expanded_devices)
         if new.project != old.project:
-            await self._projects.check_instance(new)
+            await self._allowances.check_instance(new, "creation")
 
     async def _pool_of(self, instance: Instance) -> Pool:
         return await self._pools.pool(instance.root_device[1]["pool"])

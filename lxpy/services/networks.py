@@ -134,6 +134,10 @@ class Networks:
             raise NotFound("Network not found")
         return views.unmanaged(found, self._used_by(name, profiles))
 
+    def is_managed(self, name: str) -> bool:
+        """Tell whether there is such a network of ours."""
+        return name in self._wiring.networks
+
     def writable(self, network: api.Network) -> object:
         """Return what the ETag of a network stands for."""
         return [network.name, network.managed, network.type, network.description, network.config]

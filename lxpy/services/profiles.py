@@ -38,8 +38,8 @@ class Profiles:
         self._lifecycle = lifecycle
         self._changing = asyncio.Lock()
         self.on_change: Callable[[str, str], Awaitable[None]] | None = None
-        #: raises when projects do not allow what instances become
-        self.allowed: Callable[[list[Instance]], Awaitable[None]] | None = None
+        #: raises when a project does not allow a profile, or what its users become
+        self.check: Callable[[str, Profile, list[Instance]], Awaitable[None]] | None = None
 
     async def ensure_default(self, pool: str, network: str) -> None:
         """Make the built-in profiles when there is no "default" yet: at the first start."""
@@ -91,6 +91,8 @@ class Profiles:
         self._scopes.get(project)
         name = names.check_profile_name(wish.name)
         config, given = _checked(wish)
+        if self.check is not None:
+            await self.check(project, Profile(name, config, given), [])
         async with self._changing, self._db.write() as session:
             if await queries.find(session, project, name) is not None:
                 raise Failed(
@@ -158,8 +160,9 @@ class Profiles:
             users = await queries.instances_with(session, row.id)
             for user in users:
                 _check_user(user, row.id, config, given)
-            if self.allowed is not None:
-                await self.allowed([_as_user(each, row.id, config, given) for each in users])
+            if self.check is not None:
+                changed = [_as_user(each, row.id, config, given) for each in users]
+                await self.check(project, Profile(name, config, given), changed)
             row.config, row.devices, row.description = config, given, wish.description
         self._tell("profile-updated", project, name)
         if self.on_change is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -21,12 +21,12 @@ from lxpy.db.rows import ProfileRow, ProjectRow
 from lxpy.errors import BadRequest, Conflict, Failed, Forbidden
 from lxpy.events.lifecycle import Lifecycle, url
 from lxpy.instances import allowed
-from lxpy.instances.model import DEFAULT_PROJECT, Instance
+from lxpy.instances.model import DEFAULT_PROJECT
 from lxpy.operations.registry import Operation, Registry
+from lxpy.services.allowances import Allowances
 from lxpy.services.projectkeys import DEFAULT_FEATURES, checked
 from lxpy.services.scopes import Feature, Project, Scopes
-from lxpy.services.store import InstanceStore
-from lxpy.units import is_true, parse_size
+from lxpy.units import parse_size
 
 PATH = "/1.0/projects"
 #: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
@@ -42,13 +42,13 @@ class Projects:
         self,
         db: Database,
         scopes: Scopes,
-        store: InstanceStore,
+        allowances: Allowances,
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
         self._db = db
         self._scopes = scopes
-        self._store = store
+        self._allowances = allowances
         self._registry = registry
         self._lifecycle = lifecycle
         self._changing = asyncio.Lock()
@@ -65,18 +65,16 @@ class Projects:
     async def state(self, name: str) -> api.ProjectState:
         """Return limits and usage of a project. Raises NotFound."""
         project = self._scopes.get(name)
-        instances = self._store.listed(name)
-        volumes = await self._volume_bytes(name)
+        contents = await self._allowances.contents(name)
+        number = len(contents.instances)
         found = {
-            "containers": api.Amount(usage=len(instances)),
-            "instances": api.Amount(usage=len(instances)),
+            "containers": api.Amount(usage=number),
+            "instances": api.Amount(usage=number),
             "virtual-machines": api.Amount(),
             "networks": api.Amount(),
         }
         for key in _LIMITS:
-            found[key.removeprefix("limits.")] = api.Amount(
-                usage=allowed.usage(key, instances, volumes)
-            )
+            found[key.removeprefix("limits.")] = api.Amount(usage=allowed.usage(key, contents))
         for kind, amount in found.items():
             if text := project.config.get(f"limits.{kind}"):
                 amount.limit = parse_size(text)
@@ -130,7 +128,7 @@ class Projects:
             config, description = change(old)
             new = Project(name, _checked(old, config), description)
             await self._check_features(old, new)
-            await self._check_all(new, self._store.listed(name))
+            await self._allowances.check_change(name, old.config, new.config)
             async with self._db.write() as session:
                 row = await queries.named(session, name)
                 row.config, row.description = dict(new.config), description
@@ -191,55 +189,6 @@ class Projects:
                 await session.delete(await queries.named(session, name))
             self._scopes.forget(name)
         self._emit("project-deleted", name)
-
-    # What is allowed
-
-    async def check_instance(self, new: Instance) -> None:
-        """Raise Failed or Forbidden when a project may not have that instance, new or changed."""
-        project = self._scopes.get(new.project)
-        if not project.config:
-            return
-        others = [each for each in self._store.listed(new.project) if each.name != new.name]
-        await self._check_all(project, [*others, new])
-
-    async def check_instances(self, changed: Iterable[Instance]) -> None:
-        """Raise when instances of one or several projects may not be what they become."""
-        by_project: dict[str, dict[str, Instance]] = {}
-        for each in changed:
-            by_project.setdefault(each.project, {})[each.name] = each
-        for name, new in by_project.items():
-            kept = [each for each in self._store.listed(name) if each.name not in new]
-            await self._check_all(self._scopes.get(name), [*kept, *new.values()])
-
-    async def check_volume(self, name: str, size: str, old_size: str = "") -> None:
-        """Raise Failed when a project may not have a custom volume of that size."""
-        limit = self._scopes.config(name, "limits.disk")
-        if not limit:
-            return
-        if not size:
-            raise Failed(f'Project "{name}" has limits.disk: give the volume a size')
-        volumes = await self._volume_bytes(name) + parse_size(size) - parse_size(old_size)
-        if allowed.usage("limits.disk", self._store.listed(name), volumes) > parse_size(limit):
-            raise Failed(
-                f'Reached maximum aggregate value "{limit}" for "limits.disk" in project "{name}"'
-            )
-
-    def check_feature(self, name: str, what: str) -> None:
-        """Raise Forbidden unless a project may have "snapshots" or "backups"."""
-        config = self._scopes.get(name).config
-        if is_true(config.get("restricted")) and config.get(f"restricted.{what}") != "allow":
-            raise Forbidden(
-                f'Project "{name}" doesn\'t allow for {what} creation (restricted.{what})'
-            )
-
-    async def _check_all(self, project: Project, instances: Iterable[Instance]) -> None:
-        volumes = await self._volume_bytes(project.name)
-        allowed.check(project.name, project.config, list(instances), volumes)
-
-    async def _volume_bytes(self, name: str) -> int:
-        async with self._db.read() as session:
-            rows = await queries.volumes(session, name)
-        return sum(parse_size(row.config.get("size", "")) for row in rows)
 
     # What is in one
 
@@ -302,5 +251,5 @@ def _writable(project: Project) -> list[object]:
 def _default_profile(project: str) -> ProfileRow:
     return ProfileRow(
         project=project, name=DEFAULT_PROJECT, config={}, devices={},
-        description=f"Default lxpy profile for project {project}",
+        description=f"Default LXD profile for project {project}",
     )  # fmt: skip

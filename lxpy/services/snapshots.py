@@ -19,10 +19,10 @@ from lxpy.instances.names import check_snapshot_name
 from lxpy.instances.snapshots import next_name
 from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.runtime.container import Runtime
+from lxpy.services.allowances import Allowances
 from lxpy.services.checkpoints import Checkpoints
 from lxpy.services.locks import Locks
 from lxpy.services.power import Power
-from lxpy.services.projects import Projects
 from lxpy.services.quiet import Pause, Saving
 from lxpy.services.snapshotfiles import SnapshotFiles
 from lxpy.services.starting import volume_of
@@ -49,7 +49,7 @@ class Snapshots:
         power: Power,
         runtime: Runtime,
         views: Views,
-        projects: Projects,
+        allowances: Allowances,
         registry: Registry,
         lifecycle: Lifecycle,
     ) -> None:
@@ -61,7 +61,7 @@ class Snapshots:
         self._power = power
         self._runtime = runtime
         self._views = views
-        self._projects = projects
+        self._allowances = allowances
         self._registry = registry
         self._lifecycle = lifecycle
 
@@ -112,7 +112,7 @@ class Snapshots:
     ) -> Operation:
         """Start the making of a snapshot. Raises NotFound, BadRequest."""
         self._store.get(project, name)
-        self._projects.check_feature(project, "snapshots")
+        self._allowances.check_feature(project, "snapshots")
         if wish.stateful and not self._power.is_running(self._store.get(project, name)):
             raise BadRequest("Unable to create a stateful snapshot. The instance isn't running")
         if wish.name:

@@ -16,13 +16,13 @@ from lxpy.instances.devices.plans import volatile_config
 from lxpy.instances.expand import merge_patch, without_unset
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
+from lxpy.services.allowances import Allowances
 from lxpy.services.live import Live
 from lxpy.services.locks import Locks
 from lxpy.services.networks import Networks
 from lxpy.services.nics import nic_devices
 from lxpy.services.power import Power
 from lxpy.services.profiles import Profiles
-from lxpy.services.projects import Projects
 from lxpy.services.restoring import Restoring
 from lxpy.services.starting import Starter, volume_of, with_config
 from lxpy.services.storage import Pools
@@ -44,7 +44,7 @@ class Updates:
         store: InstanceStore,
         locks: Locks,
         profiles: Profiles,
-        projects: Projects,
+        allowances: Allowances,
         pools: Pools,
         networks: Networks,
         power: Power,
@@ -59,7 +59,7 @@ class Updates:
         self._store = store
         self._locks = locks
         self._profiles = profiles
-        self._projects = projects
+        self._allowances = allowances
         self._pools = pools
         self._networks = networks
         self._power = power
@@ -182,7 +182,7 @@ class Updates:
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
         await self._starter.check(old.project, changed)
-        await self._projects.check_instance(new)
+        await self._allowances.check_instance(new, "update")
         nics = nic_devices(new)
         if nics != nic_devices(old):
             plan = devices.plan(self._settled(new), nics)

@@ -19,7 +19,6 @@ from lxpy.operations.registry import Operation, Registry, Work
 from lxpy.services import access
 from lxpy.services.disks import Disks
 from lxpy.services.journal import Journal
-from lxpy.services.projects import Projects
 from lxpy.services.scopes import Feature, Scopes
 from lxpy.services.storage import Pools
 from lxpy.services.volume_files import Record, SnapshotRecord, VolumeFiles
@@ -71,7 +70,6 @@ class VolumeCopies:
         *,
         db: Database,
         scopes: Scopes,
-        projects: Projects,
         pools: Pools,
         journal: Journal,
         files: VolumeFiles,
@@ -83,7 +81,6 @@ class VolumeCopies:
     ) -> None:
         self._db = db
         self._scopes = scopes
-        self._projects = projects
         self._pools = pools
         self._journal = journal
         self._files = files
@@ -134,7 +131,7 @@ class VolumeCopies:
         await self._pools.pool(target.pool)
         source = await self._find(place, "", alone=True)
         if owner != place.project:
-            await self._projects.check_volume(owner, source.config.get("size", ""))
+            await self._volumes.check_allowed(target, source.config)
         await self._volumes.unused(source.pool, place, "A volume cannot be moved")
         await self._volumes.check_free(target)
 
@@ -164,6 +161,7 @@ class VolumeCopies:
                 return
             await self._volumes.check_free(target)
             record = await self._record(source, target, given(wish.config), wish.description)
+            await self._volumes.check_allowed(target, record.config)
             quiet = self._quiet(source)
             async with self._files.making(record, paused=quiet.freezes) as intent:
                 await self._contents(operation, source, record, quiet)

@@ -66,6 +66,7 @@ class VolumeImports:
         record = Record(place, ContentType.ISO, size)
         async with self._locks.hold(*place.key):
             await self._volumes.check_free(place)
+            await self._volumes.check_allowed(place, size)
             async with self._files.making(record) as intent:
                 async with self._pools.storage.filling(pool, record.volume) as directory:
                     written = await _receive(chunks, directory / BLOCK_FILE)
@@ -118,6 +119,7 @@ class VolumeImports:
         record = _described(archive.index, place)
         record = replace(record, config=portable(pool, record.config))
         self._pools.storage.validate_volume(pool, record.config)
+        await self._volumes.check_allowed(place, record.config)
         async with self._files.making(record) as intent:
             tell = telling(operation, "create_volume_from_backup")
             check = partial(_check_content, record.content)

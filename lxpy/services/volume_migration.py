@@ -144,6 +144,7 @@ class VolumeMigration:
         config = portable(pool, given(wish.config))
         check_options(ContentType.FILESYSTEM, config)
         self._pools.storage.validate_volume(pool, config)
+        await self._volumes.check_allowed(place, config)
         return Record(place, ContentType.FILESYSTEM, config, wish.description)
 
     async def _exists(self, place: Place) -> bool:

@@ -19,9 +19,9 @@ from lxpy.errors import BadRequest, Conflict
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.expand import merge_patch
 from lxpy.services import volume_views as views
+from lxpy.services.allowances import Allowances
 from lxpy.services.disks import Disks
 from lxpy.services.locks import Locks
-from lxpy.services.projects import Projects
 from lxpy.services.starting import volume_of
 from lxpy.services.storage import Pools
 from lxpy.services.store import InstanceStore
@@ -59,7 +59,7 @@ class Volumes:
         self,
         *,
         db: Database,
-        projects: Projects,
+        allowances: Allowances,
         pools: Pools,
         store: InstanceStore,
         locks: Locks,
@@ -69,7 +69,7 @@ class Volumes:
         lifecycle: Lifecycle,
     ) -> None:
         self._db = db
-        self._projects = projects
+        self._allowances = allowances
         self._pools = pools
         self._store = store
         self._locks = locks
@@ -151,7 +151,7 @@ class Volumes:
         content = _content(wish.content_type)
         pool = await self._pools.pool(pool_name)
         config = self._complete(pool, content, {**defaults(pool, content), **given(wish.config)})
-        await self._projects.check_volume(project, config.get("size", ""))
+        await self.check_allowed(place, config)
         record = Record(place, content, config, wish.description)
         async with self._locks.hold(*place.key):
             await self.check_free(place)
@@ -220,6 +220,11 @@ class Volumes:
             if await queries.find(session, place.pool, place.project, place.name) is not None:
                 raise Conflict(f'Volume by that name already exists: "{place.name}"')
 
+    async def check_allowed(self, place: Place, config: Mapping[str, str]) -> None:
+        """Raise Failed when the project may not have one more of such a size."""
+        size = config.get("size", "")
+        await self._allowances.check_volume(place.project, place.name, size, "creation")
+
     async def unused(self, pool: Pool, place: Place, what: str) -> VolumeRow:
         """Return the row of a volume, its lock held. Raises NotFound, BadRequest if it is used."""
         async with self._db.read() as session:
@@ -255,9 +260,8 @@ class Volumes:
             check(views.writable(views.of_row(row, {})))
             wish = change(row.config, row.description)
             config = await self._settled(pool, row, given(wish.config))
-            await self._projects.check_volume(
-                place.project, config.get("size", ""), row.config.get("size", "")
-            )
+            size = config.get("size", "")
+            await self._allowances.check_volume(place.project, place.name, size, "update")
             intent = await self._files.resize(pool, place, row, config)
             try:
                 if intent:

@@ -171,7 +171,7 @@ def upgrade() -> None:
         [
             {
                 "name": "default",
-                "description": "Default project",
+                "description": "Default LXD project",
                 "config": {
                     "features.images": "true",
                     "features.networks": "true",

@@ -162,7 +162,7 @@ def test_limits(daemon: Daemon, tiny: str, project: Make) -> None:
         features__images="false", features__profiles="false", limits__instances="2",
         limits__memory="100MiB",
     )  # fmt: skip
-    with pytest.raises(ApiError, match='no "limits.memory" config set'):
+    with pytest.raises(ApiError, match='no "limits.memory" config, either'):
         create(daemon, here, tiny)
     create(daemon, here, tiny, config={"limits.memory": "60MiB"})
     with pytest.raises(ApiError, match='Reached maximum aggregate value "100MiB"'):
@@ -174,8 +174,14 @@ def test_limits(daemon: Daemon, tiny: str, project: Make) -> None:
         daemon.api.call(
             "PATCH", f"/1.0/instances/c2?project={here}", {"config": {"limits.memory": "41MiB"}}
         )
-    with pytest.raises(ApiError, match="Reached maximum number of instances"):
+    with pytest.raises(ApiError, match='"limits.instances" is too low: .* 2 instances'):
         daemon.api.call("PATCH", f"/1.0/projects/{here}", {"config": {"limits.instances": "1"}})
+    with pytest.raises(ApiError, match='"limits.memory" is too low: current total .* "100.0MiB"'):
+        daemon.api.call("PATCH", f"/1.0/projects/{here}", {"config": {"limits.memory": "99MiB"}})
+    archive = daemon.api.raw("GET", f"/1.0/instances/c1/export?project={here}")[2]
+    kind = {"Content-Type": "application/octet-stream", "X-LXD-name": "c3"}
+    with pytest.raises(ApiError, match="Reached maximum"):
+        daemon.api.call("POST", f"/1.0/instances?project={here}", archive, kind)
     state = daemon.api.get(f"/1.0/projects/{here}/state")["resources"]
     assert state["instances"] == {"Limit": 2, "Usage": 2}
     assert state["memory"] == {"Limit": 100 << 20, "Usage": 100 << 20}
@@ -187,9 +193,14 @@ def test_limits(daemon: Daemon, tiny: str, project: Make) -> None:
     [
         ({"security.privileged": "true"}, {}, "Privileged containers are forbidden"),
         ({"security.nesting": "true"}, {}, "Container nesting is forbidden"),
-        ({"raw.lxc": "lxc.environment = A=b"}, {}, "low-level options"),
+        ({"raw.lxc": "lxc.environment = A=b"}, {}, 'low-level config "raw.lxc" on'),
+        ({"raw.idmap": "both 0 0"}, {}, 'low-level "raw.idmap" element 0'),
         ({}, {"d": {"type": "disk", "source": "/etc", "path": "/mnt"}}, "not backed by a pool"),
-        ({}, {"d": {"type": "unix-char", "path": "/dev/fuse"}}, "unix-char devices are forbidden"),
+        (
+            {},
+            {"d": {"type": "unix-char", "path": "/dev/fuse"}},
+            "character devices are forbidden",
+        ),
     ],
 )
 def test_restrictions(
@@ -200,6 +211,14 @@ def test_restrictions(
     with pytest.raises(ApiError, match=words):
         create(daemon, here, tiny, config=config, devices=devices)
     create(daemon, here, tiny)
+    own = project(features__images="false", restricted="true")
+    body = {"config": config, "devices": devices}
+    with pytest.raises(ApiError, match=f"profile update allowed: .*{words}"):
+        daemon.api.call("PATCH", f"/1.0/profiles/default?project={own}", body)
+    daemon.api.call("PATCH", f"/1.0/projects/{own}", {"config": {"restricted": "false"}})
+    daemon.api.call("PATCH", f"/1.0/profiles/default?project={own}", body)
+    with pytest.raises(ApiError, match=f'Conflict detected when changing "restricted".*{words}'):
+        daemon.api.call("PATCH", f"/1.0/projects/{own}", {"config": {"restricted": "true"}})
     with pytest.raises(ApiError, match="snapshots creation"):
         daemon.api.call("POST", f"/1.0/instances/c1/snapshots?project={here}", {"name": "s"})
 
@@ -219,6 +238,29 @@ def test_settings_of_its_own(daemon: Daemon, tiny: str, project: Make) -> None:
         assert daemon.api.raw("GET", f"{url}/export")[2][:2] == b"\x1f\x8b"
     finally:
         daemon.api.delete(url)
+
+
+def test_networks_that_are_not_for_all(daemon: Daemon, project: Make) -> None:
+    here, api = project(restricted="true"), daemon.api
+    bridge = f"n-{daemon.name()}"
+    none = {"ipv4.address": "none", "ipv6.address": "none"}
+    api.call("POST", "/1.0/networks", {"name": bridge, "config": none})
+    for config, seen in (
+        ({}, {bridge}),
+        ({"restricted.devices.nic": "allow"}, {bridge, "lo"}),
+        ({"restricted.networks.access": "other"}, set()),
+        ({"restricted.networks.access": f"other,{bridge}"}, {bridge}),
+        ({"restricted.devices.nic": "block"}, set()),
+        ({"restricted": "false"}, {bridge, "lo"}),
+    ):
+        api.call("PATCH", f"/1.0/projects/{here}", {"config": config})
+        found = api.get(f"/1.0/networks?recursion=1&project={here}")
+        listed = {each["name"] for each in found}
+        assert listed & {bridge, "lo"} == seen
+        for name in (bridge, "lo"):
+            status, _, reply = api.raw("GET", f"/1.0/networks/{name}/state?project={here}")
+            assert status == (200 if name in seen else 404), reply
+    api.call("DELETE", f"/1.0/networks/{bridge}")
 
 
 def test_life(daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from aiohttp import web
@@ -11,17 +12,22 @@ from lxpy.daemon import http
 from lxpy.services.networks import Networks
 
 _PATH = "/1.0/networks"
+#: tells whether a project may know of a network
+Sees = Callable[[str, str], bool]
 
 
 class Handlers:
     """The handlers."""
 
-    def __init__(self, service: Networks) -> None:
+    def __init__(self, service: Networks, sees: Sees) -> None:
         self._service = service
+        self._sees = sees
 
     async def list(self, request: web.Request) -> web.Response:
-        """Reply with URLs or objects."""
-        return http.listing(request, _PATH, await self._service.list())
+        """Reply with URLs or objects: those that the project may know of."""
+        found, project = await self._service.list(), http.project(request)
+        seen = [each for each in found if self._sees(project, each.name)]
+        return http.listing(request, _PATH, seen)
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a network."""
@@ -73,9 +79,9 @@ class Handlers:
         return name
 
 
-def routes(service: Networks) -> list[web.RouteDef]:
+def routes(service: Networks, sees: Sees) -> list[web.RouteDef]:
     """Return the routes of networks."""
-    handlers = Handlers(service)
+    handlers = Handlers(service, sees)
     one = _PATH + "/{name}"
     return [
         web.get(_PATH, handlers.list),

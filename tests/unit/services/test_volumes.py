@@ -23,10 +23,10 @@ from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.model import Instance
 from lxpy.operations.registry import Operation, Registry
+from lxpy.services.allowances import Allowances
 from lxpy.services.disks import Disks
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.locks import Locks
-from lxpy.services.projects import Projects
 from lxpy.services.quiet import Pause
 from lxpy.services.scopes import Scopes
 from lxpy.services.storage import Pools
@@ -108,9 +108,9 @@ async def parts(db: Database, tmp_path: Path) -> AsyncIterator[Parts]:
     files = VolumeFiles(db, pools, journal)
     disks = Disks(db, scopes, pools, locks, tmp_path / "mounts")
     users = VolumeUsers(scopes, pools, store, locks, nobody)
-    projects = Projects(db, scopes, store, registry, lifecycle)
+    allowances = Allowances(db, scopes, store)
     volumes = Volumes(
-        db=db, projects=projects, pools=pools, store=store, locks=locks, files=files,
+        db=db, allowances=allowances, pools=pools, store=store, locks=locks, files=files,
         users=users, disks=disks, lifecycle=lifecycle,
     )  # fmt: skip
     snapshots = VolumeSnapshots(
@@ -118,7 +118,7 @@ async def parts(db: Database, tmp_path: Path) -> AsyncIterator[Parts]:
         registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     copies = VolumeCopies(
-        db=db, scopes=scopes, projects=projects, pools=pools, journal=journal, files=files,
+        db=db, scopes=scopes, pools=pools, journal=journal, files=files,
         users=users, disks=disks, volumes=volumes, registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     imports = VolumeImports(
