@@ -15,13 +15,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lxpy import selfsigned
 from lxpy.errors import Failed
-
-_DAYS = 3650
 
 
 class ServerCertificate:
@@ -51,10 +47,9 @@ class ServerCertificate:
             ) from error
 
     def _make(self) -> None:
-        key = ec.generate_private_key(ec.SECP384R1())
-        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(self.key, text, 0o600)
-        _write(self.file, _certificate(key).public_bytes(Encoding.PEM), 0o644)
+        key, certificate = selfsigned.make("root", selfsigned.SERVER, _names())
+        _write(self.key, key, 0o600)
+        _write(self.file, certificate, 0o644)
 
     def authority(self) -> x509.Certificate | None:
         """Return the authority that client certificates have to come from, if there is one."""
@@ -87,33 +82,9 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    host = socket.gethostname()
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "lxpy"),
-            x509.NameAttribute(NameOID.COMMON_NAME, f"root@{host}"[:64]),
-        ]
-    )
-    names = [
-        x509.DNSName(host),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
-    ]
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # clocks differ
-        .not_valid_after(now + datetime.timedelta(days=_DAYS))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA384())
-    )
+def _names() -> list[x509.GeneralName]:
+    loopback = (ipaddress.ip_address(each) for each in ("127.0.0.1", "::1"))
+    return [x509.DNSName(socket.gethostname()), *map(x509.IPAddress, loopback)]
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
