@@ -112,14 +112,14 @@ class Application:
         self.registry = registry = Registry(bus)
         self.lifecycle = lifecycle = Lifecycle(bus)
         self.locks = locks = Locks()
-        self.journal = journal = Journal(self.db)
+        self.journal = Journal(self.db)
         self.settings = Settings(self.db)
         self.proxies = Proxies(self.settings)
         self.scopes = scopes = Scopes(self.db)
         self.settings.of_project = scopes.config
         self.store = store = InstanceStore(self.db, scopes)
         self.lxcfs = Lxcfs(directories.lxcfs)
-        self.runtime = runtime = Runtime(
+        self.runtime = Runtime(
             directories.run, cgroup=directories.cgroup, log_dir=directories.all_logs
         )
         self.pools = pools = Pools(self.db, directories.pools, store, locks, lifecycle)
@@ -141,6 +141,15 @@ class Application:
         self.starter = Starter(
             directories, store, locks, pools, self.disks, self.networks, self.host
         )
+        self._make_running()
+        self._make_keeping()
+        self._make_serving()
+
+    def _make_running(self) -> None:
+        """Make what instances run by, and what can be done to them."""
+        directories, store, locks = self.directories, self.store, self.locks
+        journal, registry, lifecycle = self.journal, self.registry, self.lifecycle
+        runtime, pools = self.runtime, self.pools
         self.criu = Criu(directories.cache / "criu")
         self.checkpoints = Checkpoints(directories, runtime, self.criu)
         self.checkpoints.unsaved = self.networks.unsaved
@@ -171,9 +180,14 @@ class Application:
             networks=self.networks, power=self.power, views=self.views, registry=registry,
             lifecycle=lifecycle,
         )  # fmt: skip
+
+    def _make_keeping(self) -> None:
+        """Make what takes instances and volumes elsewhere, and looks after them."""
+        directories, store, locks = self.directories, self.store, self.locks
+        registry, lifecycle, pools = self.registry, self.lifecycle, self.pools
         self.exports = Exports(
-            store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
-            power=self.power, runtime=runtime, views=self.views, settings=self.settings,
+            store=store, locks=locks, journal=self.journal, pools=pools, profiles=self.profiles,
+            power=self.power, runtime=self.runtime, views=self.views, settings=self.settings,
         )  # fmt: skip
         self.staging = Staging(directories.transfers, pools.storage)
         shelf = Shelf(self.db, BackupFiles(directories.backups))
@@ -186,6 +200,11 @@ class Application:
         self.instances.on_removed = self.backups.forget
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)
+
+    def _make_serving(self) -> None:
+        """Make what changes instances and speaks to guests and clients."""
+        directories, store, locks = self.directories, self.store, self.locks
+        registry, lifecycle, runtime = self.registry, self.lifecycle, self.runtime
         self.updates = self._updates()
         self.hotplug = Hotplug(store, locks, runtime, self.starter)
         guests = Guests(directories, store, locks, runtime, self.images, lifecycle)
@@ -196,19 +215,19 @@ class Application:
         self.exec = Exec(directories, store, runtime, self.power, registry, lifecycle)
         self.certificate = certificate = ServerCertificate(directories.root)
         self.https = Listener(certificate, self.networks.host_addresses, "HTTPS address")
-        self.metrics = Metrics(store, runtime, pools, self.disks)
+        self.metrics = Metrics(store, runtime, self.pools, self.disks)
         self.metrics_listener = Listener(
             certificate, self.networks.host_addresses, "metrics address", _METRICS_PORT
         )
         self.trust = Trust(self.db, self.settings, certificate, registry, lifecycle)
         self.server = Server(
-            self.db, self.settings, pools, lifecycle, certificate, self.own_volumes,
+            self.db, self.settings, self.pools, lifecycle, certificate, self.own_volumes,
             self.care,
         )  # fmt: skip
         self.trust.addresses = self.server.addresses = self.https.addresses
         self.server.listen = self._listen
         self.startup = Startup(
-            store=store, journal=journal, pools=pools, instances=self.instances,
+            store=store, journal=self.journal, pools=self.pools, instances=self.instances,
             power=self.power, starter=self.starter, runtime=runtime,
             handlers={
                 **self.snapshot_files.handlers(),
