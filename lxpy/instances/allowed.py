@@ -40,6 +40,10 @@ _LOW_LEVEL = frozenset(
         "security.idmap.size",
     ]
 )
+_SAFE_VOLATILE = (
+    "volatile.apply_template", "volatile.base_image", "volatile.last_state.power"
+)  # fmt: skip
+_SAFE_VOLATILE_ENDS = (".apply_quota", ".hwaddr")
 _INTERCEPT = "security.syscalls.intercept."
 _LOW_LEVEL_FAMILIES = ("limits.kernel.", "linux.sysctl.", "security.syscalls.")
 _DEVICES = {
@@ -283,6 +287,18 @@ def _forbidden_nic(project: Config, options: Config) -> str:
         return "Only managed network devices are allowed"
     used = network or options.get("parent", "")
     return "" if _is_accessible(project, used) else "Network not allowed in project"
+
+
+def check_volatile(project: Config, label: str, old: Config, new: Config) -> None:
+    """Raise Forbidden when a restricted project does not allow to set such volatile keys."""
+    if not is_true(project.get("restricted")) or _allows(project, "containers.lowlevel"):
+        return
+    for key, value in new.items():
+        safe = key in _SAFE_VOLATILE or key.endswith(_SAFE_VOLATILE_ENDS)
+        if not key.startswith("volatile.") or safe or old.get(key) == value:
+            continue
+        word = "Changing" if key in old else "Setting"
+        raise Forbidden(f'{word} "{key}" on {label} is forbidden')
 
 
 def sees_network(project: Config, name: str, *, managed: bool) -> bool:

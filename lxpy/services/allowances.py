@@ -56,6 +56,13 @@ class Allowances:
         with _told(f"instance {what}"):
             allowed.check(config, await self.contents(new.project, [new]))
 
+    def check_volatile(
+        self, project: str, name: str, old: Mapping[str, str], new: Mapping[str, str]
+    ) -> None:
+        """Raise Forbidden when a project does not allow to set an instance's volatile keys so."""
+        label = f'container "{name}" in project "{project}"'
+        allowed.check_volatile(self._scopes.get(project).config, label, old, new)
+
     async def check_profile(self, owner: str, profile: Profile, users: Iterable[Instance]) -> None:
         """Raise when a project may not have a profile, or another one what its user becomes."""
         by_project: dict[str, list[Instance]] = {owner: []}

@@ -84,6 +84,7 @@ class Creation:
         name = names.check_name(wish.name) if wish.name else names.generate_name(taken)
         _check_type(wish)
         base = await self._base(project, name, wish)
+        self._allowances.check_volatile(project, name, {}, wish.config or {})
         await self._allowances.check_instance(base, "creation")
         if wish.source.type == "image":
             await self._images.resolve(project, wish.source)

@@ -182,6 +182,7 @@ class Updates:
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
         await self._starter.check(old.project, changed)
+        self._allowances.check_volatile(old.project, old.name, old.config, new.config)
         await self._allowances.check_instance(new, "update")
         nics = nic_devices(new)
         if nics != nic_devices(old):

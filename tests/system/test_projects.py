@@ -211,6 +211,11 @@ def test_restrictions(
     with pytest.raises(ApiError, match=words):
         create(daemon, here, tiny, config=config, devices=devices)
     create(daemon, here, tiny)
+    key = {"config": {"volatile.uuid": "f3b5a40e-a1f2-4d0a-8c1e-2bd3eeb2bb0f"}}
+    with pytest.raises(ApiError, match='Setting "volatile.uuid" on container "c2" .* forbidden'):
+        create(daemon, here, tiny, "c2", **key)
+    with pytest.raises(ApiError, match='Changing "volatile.uuid" on container "c1" .* forbidden'):
+        daemon.api.call("PATCH", f"/1.0/instances/c1?project={here}", key)
     own = project(features__images="false", restricted="true")
     body = {"config": config, "devices": devices}
     with pytest.raises(ApiError, match=f"profile update allowed: .*{words}"):
