@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +62,8 @@ async def run(
     `stdin` and `stdout` are descriptors it reads and writes instead.
 
     Raises MissingTool when it is not installed; Failed when `check` and its status is not 0, or
-    after `timeout_s`. A program whose caller is cancelled is killed, and awaited.
+    after `timeout_s`. A program whose caller is cancelled is killed with all that it has
+    started, and awaited.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -71,6 +74,7 @@ async def run(
             env={**os.environ, "LC_ALL": "C", **(env or {})},
             cwd=cwd,
             pass_fds=pass_fds,
+            process_group=0,
         )
     except FileNotFoundError as error:
         package, purpose = _PACKAGES.get(argv[0], (argv[0], "this"))
@@ -79,16 +83,23 @@ async def run(
         async with asyncio.timeout(timeout_s):
             output, errors = await process.communicate(input)
     except TimeoutError as error:
+        await _kill(process)
         raise Failed(f"{argv[0]} did not end within {timeout_s:g} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    except BaseException:
+        await _kill(process)
+        raise
     assert process.returncode is not None
     completed = Completed(argv, process.returncode, output or b"", errors)
     if check and completed.returncode != 0:
         raise Failed(_complaint(completed))
     return completed
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a program with all that it has started: what is left would hold its output open."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 async def run_to_end(

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import time
 from dataclasses import dataclass
@@ -210,7 +211,8 @@ class Dump:
                 async with asyncio.timeout(_TIMEOUT_S):
                     await process.wait()
             except TimeoutError:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         await asyncio.to_thread(self._keep_log)
 

@@ -285,7 +285,7 @@ def test_what_an_image_server_has(daemon: Daemon, tmp_path: Path) -> None:
         ))  # fmt: skip
         try:
             out = daemon.lxpy("image", "list", "tiny:", "-f", "csv", "-c", "lF").stdout
-            assert out.splitlines() == [f",{digest(old)}", f"busy/1 (3 more),{digest(new)}"]
+            assert out.splitlines() == [f"busy/1 (3 more),{digest(new)}", f",{digest(old)}"]
             assert digest(new) in daemon.lxpy("image", "info", "tiny:busy/1").stdout
             before = daemon.api.get("/1.0/images")
             daemon.lxpy("image", "copy", "tiny:busy/1", "local:", "--copy-aliases")
