@@ -16,7 +16,7 @@ from aiohttp import web
 
 from lxpy.api.certificates import METRICS
 from lxpy.api.events import Requestor
-from lxpy.services.trust import Trust
+from lxpy.services.server.trust import Trust
 
 _IDENTITY = "identity"
 _READ = ("GET", "HEAD", "OPTIONS")

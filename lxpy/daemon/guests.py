@@ -20,8 +20,8 @@ from aiohttp import web
 
 from lxpy.daemon.routes import guest
 from lxpy.errors import LxpyError
-from lxpy.services.guests import Guests
-from lxpy.services.store import Key
+from lxpy.services.instances.guests import Guests
+from lxpy.services.instances.store import Key
 
 CONNECTIONS = 100
 _REQUESTS_PER_S = 100

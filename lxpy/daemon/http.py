@@ -16,8 +16,8 @@ from lxpy.daemon.filters import Filter
 from lxpy.errors import BadRequest, Forbidden, PreconditionFailed
 from lxpy.events.lifecycle import url
 from lxpy.operations.registry import Operation
-from lxpy.services import access
-from lxpy.services.scopes import Feature, Scopes
+from lxpy.services.projects.scopes import Feature, Scopes
+from lxpy.services.server import access
 from lxpy.units import is_true
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ import structlog
 from lxpy.daemon.gate import HANDSHAKE_S, Gate
 from lxpy.daemon.tls import Context
 from lxpy.errors import BadRequest
-from lxpy.services.servercert import ServerCertificate
+from lxpy.services.server.certificate import ServerCertificate
 
 _BACKLOG = 1024
 PORT = 8443

@@ -14,9 +14,9 @@ from lxpy.daemon import auth
 from lxpy.daemon.http import SCOPES, failed
 from lxpy.errors import LxpyError
 from lxpy.events.lifecycle import requestor
-from lxpy.services import access
-from lxpy.services.scopes import Scopes
-from lxpy.services.trust import Trust
+from lxpy.services.projects.scopes import Scopes
+from lxpy.services.server import access
+from lxpy.services.server.trust import Trust
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

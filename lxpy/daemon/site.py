@@ -32,25 +32,25 @@ from lxpy.daemon.routes import (
     snapshots,
     storage,
 )
-from lxpy.services import migration_sink
-from lxpy.services.bulk import Bulk
-from lxpy.services.checks import Checks
-from lxpy.services.console import Consoles
-from lxpy.services.copies import Copies
-from lxpy.services.creation import Creation
-from lxpy.services.differences import Differences
-from lxpy.services.imports import Imports
-from lxpy.services.increments import Increments
-from lxpy.services.logs import Logs
-from lxpy.services.memory import Memory
-from lxpy.services.metadata import InstanceMetadata
-from lxpy.services.migration_source import MigrationSource
-from lxpy.services.moves import Moves
-from lxpy.services.publish import Publish
-from lxpy.services.recovery import Recovery
-from lxpy.services.sftp import Sftp
-from lxpy.services.trees import Trees
-from lxpy.services.twins import Twins
+from lxpy.services.backups.imports import Imports
+from lxpy.services.backups.increments import Increments
+from lxpy.services.files.sftp import Sftp
+from lxpy.services.files.trees import Trees
+from lxpy.services.images.publish import Publish
+from lxpy.services.instances.bulk import Bulk
+from lxpy.services.instances.console import Consoles
+from lxpy.services.instances.copies import Copies
+from lxpy.services.instances.creation import Creation
+from lxpy.services.instances.logs import Logs
+from lxpy.services.instances.metadata import InstanceMetadata
+from lxpy.services.instances.moves import Moves
+from lxpy.services.memory.checks import Checks
+from lxpy.services.memory.memory import Memory
+from lxpy.services.memory.twins import Twins
+from lxpy.services.migration import sink as migration_sink
+from lxpy.services.migration.source import MigrationSource
+from lxpy.services.recovery.recovery import Recovery
+from lxpy.services.snapshots.differences import Differences
 
 if TYPE_CHECKING:
     from lxpy.daemon.app import Application

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TypedDict
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from tests.images.distributions import CACHE
 from tests.support.daemon import REPOSITORY
 

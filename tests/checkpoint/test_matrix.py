@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from tests.checkpoint import guests, report
 from tests.checkpoint.guests import GUESTS, Facts, Guest
 from tests.checkpoint.setups import SETUPS, Setup

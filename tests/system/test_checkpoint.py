@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from lxpy.units import format_size
 from tests.support import processes
 from tests.support.api import ApiError

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from tests.support.daemon import Daemon, nft_tables
 from tests.support.fixtures import Launch, change
 from tests.support.wires import Wire

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch, change, create, import_image
 from tests.support.hosted import HOSTED, launch_hosted, python

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from tests.support import fixtures, processes
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch, change

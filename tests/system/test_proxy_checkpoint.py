@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lxpy.services.criu import PREFIX
+from lxpy.services.memory.criu import PREFIX
 from tests.support.daemon import Daemon
 from tests.support.fixtures import Launch
 from tests.support.processes import wait_until

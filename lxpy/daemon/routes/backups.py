@@ -12,8 +12,8 @@ from lxpy.api import backups as api
 from lxpy.daemon import http
 from lxpy.errors import BadRequest, LxpyError
 from lxpy.operations.registry import Operation
-from lxpy.services.backups import Backups
-from lxpy.services.exports import Exports, Wish
+from lxpy.services.backups.backups import Backups
+from lxpy.services.backups.exports import Exports, Wish
 from lxpy.units import is_true
 
 _CHUNK = 1 << 18

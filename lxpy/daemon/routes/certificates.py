@@ -10,8 +10,8 @@ from cryptography import x509
 from lxpy.api import certificates as api
 from lxpy.daemon import auth, http
 from lxpy.errors import BadRequest, Forbidden
-from lxpy.services import access
-from lxpy.services.trust import PATH, Trust, decoded
+from lxpy.services.server import access
+from lxpy.services.server.trust import PATH, Trust, decoded
 
 
 class Handlers:

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from lxpy.daemon import http
 from lxpy.daemon.routes.backups import send, upload
-from lxpy.services.checks import Checks
-from lxpy.services.memory import Memory
+from lxpy.services.memory.checks import Checks
+from lxpy.services.memory.memory import Memory
 
 
 def routes(checks: Checks, memory: Memory) -> list[web.RouteDef]:

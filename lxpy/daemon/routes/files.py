@@ -13,8 +13,8 @@ from aiohttp import web
 
 from lxpy.daemon import http
 from lxpy.errors import BadRequest, LxpyError
-from lxpy.services.files import STALL_S, Entry, Files, Found, Target, Wish
-from lxpy.services.trees import Trees
+from lxpy.services.files.files import STALL_S, Entry, Files, Found, Target, Wish
+from lxpy.services.files.trees import Trees
 
 _LINK_BYTES = 4095
 _OCTAL = re.compile(r"0[0-7]+")

@@ -17,8 +17,8 @@ from lxpy.daemon.routes.images import send_export
 from lxpy.daemon.sockets import accept
 from lxpy.errors import LxpyError
 from lxpy.events.bus import Listener
-from lxpy.services.guests import EVENTS, Guests
-from lxpy.services.store import Key
+from lxpy.services.instances.guests import EVENTS, Guests
+from lxpy.services.instances.store import Key
 
 #: finds the instance whose request it is, and waits until that may ask again
 Caller = Callable[[web.Request], Awaitable[Key]]

@@ -17,10 +17,10 @@ from lxpy.daemon import auth, http
 from lxpy.errors import BadRequest, Forbidden
 from lxpy.multipart import Form, Part
 from lxpy.operations.registry import Operation
-from lxpy.services.image_rows import Wish, lasting
-from lxpy.services.images import Exported, Images, Viewer
-from lxpy.services.publish import SOURCES, Publish
-from lxpy.services.scopes import Feature
+from lxpy.services.images.images import Exported, Images, Viewer
+from lxpy.services.images.publish import SOURCES, Publish
+from lxpy.services.images.rows import Wish, lasting
+from lxpy.services.projects.scopes import Feature
 from lxpy.units import is_true
 
 _PATH = "/1.0/images"

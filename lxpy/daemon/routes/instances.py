@@ -11,18 +11,18 @@ from lxpy.api import instances as api
 from lxpy.daemon import http
 from lxpy.daemon.routes import backups
 from lxpy.errors import BadRequest
-from lxpy.services.bulk import Bulk
-from lxpy.services.console import Consoles
-from lxpy.services.creation import Creation
-from lxpy.services.exec import Exec
-from lxpy.services.imports import Imports, Wish
-from lxpy.services.instances import Instances
-from lxpy.services.logs import Logs
-from lxpy.services.migration_sink import MigrationSink
-from lxpy.services.migration_source import MigrationSource
-from lxpy.services.moves import Moves
-from lxpy.services.power import Power
-from lxpy.services.updates import Updates
+from lxpy.services.backups.imports import Imports, Wish
+from lxpy.services.instances.bulk import Bulk
+from lxpy.services.instances.console import Consoles
+from lxpy.services.instances.creation import Creation
+from lxpy.services.instances.exec import Exec
+from lxpy.services.instances.instances import Instances
+from lxpy.services.instances.logs import Logs
+from lxpy.services.instances.moves import Moves
+from lxpy.services.instances.power import Power
+from lxpy.services.instances.updates import Updates
+from lxpy.services.migration.sink import MigrationSink
+from lxpy.services.migration.source import MigrationSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from aiohttp import web
 from lxpy.api.metadata import ImageMetadata, ImageMetadataPatch
 from lxpy.daemon import http
 from lxpy.errors import BadRequest
-from lxpy.services.metadata import InstanceMetadata
+from lxpy.services.instances.metadata import InstanceMetadata
 
 _MAX_BYTES = 2 << 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from lxpy.api.metrics import CONTENT_TYPE
-from lxpy.services import access
-from lxpy.services.metrics import Metrics
+from lxpy.services.server import access
+from lxpy.services.server.metrics import Metrics
 
 
 def routes(metrics: Metrics) -> list[web.RouteDef]:

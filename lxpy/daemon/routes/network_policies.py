@@ -8,9 +8,9 @@ from aiohttp import web
 
 from lxpy.api import network_policies as api
 from lxpy.daemon import http
-from lxpy.services.acls import Acls
-from lxpy.services.forwards import Forwards
-from lxpy.services.networks import Networks
+from lxpy.services.networks.acls import Acls
+from lxpy.services.networks.forwards import Forwards
+from lxpy.services.networks.networks import Networks
 
 _NETWORKS = "/1.0/networks"
 _ACLS = "/1.0/network-acls"

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from lxpy.api import networks as api
 from lxpy.daemon import http
-from lxpy.services.networks import Networks
+from lxpy.services.networks.networks import Networks
 
 _PATH = "/1.0/networks"
 #: tells whether a project may know of a network

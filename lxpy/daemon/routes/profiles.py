@@ -9,8 +9,8 @@ from aiohttp import web
 
 from lxpy.api import profiles as api
 from lxpy.daemon import http
-from lxpy.services.profiles import Profiles
-from lxpy.services.scopes import Feature
+from lxpy.services.projects.profiles import Profiles
+from lxpy.services.projects.scopes import Feature
 
 _PATH = "/1.0/profiles"
 

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from lxpy.api import projects as api
 from lxpy.daemon import http
-from lxpy.services import access
-from lxpy.services.projects import PATH, Projects
+from lxpy.services.projects.projects import PATH, Projects
+from lxpy.services.server import access
 
 
 class Handlers:

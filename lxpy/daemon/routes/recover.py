@@ -6,7 +6,7 @@ from aiohttp import web
 
 from lxpy.api import recover as api
 from lxpy.daemon import http
-from lxpy.services.recovery import Recovery
+from lxpy.services.recovery.recovery import Recovery
 
 
 class Handlers:

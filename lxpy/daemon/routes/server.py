@@ -9,7 +9,7 @@ from aiohttp import web
 from lxpy.api import server as api
 from lxpy.daemon import auth, http
 from lxpy.errors import Failed, NotFound
-from lxpy.services.server import Server
+from lxpy.services.server.server import Server
 
 _WARNINGS = "/1.0/warnings"
 

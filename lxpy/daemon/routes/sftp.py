@@ -8,7 +8,7 @@ from aiohttp import web
 
 from lxpy.daemon import http
 from lxpy.errors import BadRequest
-from lxpy.services.sftp import Sftp
+from lxpy.services.files.sftp import Sftp
 
 _PROTOCOL = "sftp"
 

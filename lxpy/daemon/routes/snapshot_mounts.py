@@ -7,7 +7,7 @@ from aiohttp import web
 from lxpy.api.snapshotmounts import SnapshotMountPost
 from lxpy.daemon import auth, http
 from lxpy.errors import BadRequest, Forbidden
-from lxpy.services.snapshotmounts import SnapshotMounts
+from lxpy.services.snapshots.mounts import SnapshotMounts
 
 
 class Handlers:

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from lxpy.api import snapshots as api
 from lxpy.daemon import http
-from lxpy.services.differences import Differences
-from lxpy.services.migration_source import MigrationSource
-from lxpy.services.snapshots import Snapshots
+from lxpy.services.migration.source import MigrationSource
+from lxpy.services.snapshots.differences import Differences
+from lxpy.services.snapshots.snapshots import Snapshots
 
 
 class Handlers:

@@ -16,16 +16,16 @@ from lxpy.daemon.routes.backups import receive, send
 from lxpy.errors import BadRequest, NotSupported
 from lxpy.events.lifecycle import url
 from lxpy.operations.registry import Operation
-from lxpy.services.scopes import Feature
-from lxpy.services.storage import Pools
-from lxpy.services.volume_backups import VolumeBackups
-from lxpy.services.volume_copies import VolumeCopies
-from lxpy.services.volume_exports import VolumeExports
-from lxpy.services.volume_imports import VolumeImports
-from lxpy.services.volume_migration import VolumeMigration
-from lxpy.services.volume_places import Place, check_type
-from lxpy.services.volume_snapshots import VolumeSnapshots
-from lxpy.services.volumes import Volumes
+from lxpy.services.projects.scopes import Feature
+from lxpy.services.storage.backups import VolumeBackups
+from lxpy.services.storage.copies import VolumeCopies
+from lxpy.services.storage.exports import VolumeExports
+from lxpy.services.storage.imports import VolumeImports
+from lxpy.services.storage.migration import VolumeMigration
+from lxpy.services.storage.places import Place, check_type
+from lxpy.services.storage.pools import Pools
+from lxpy.services.storage.snapshots import VolumeSnapshots
+from lxpy.services.storage.volumes import Volumes
 from lxpy.units import is_true
 
 _PATH = "/1.0/storage-pools"

@@ -1,0 +1,1 @@
+"""Backups of instances: archives out and in."""

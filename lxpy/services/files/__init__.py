@@ -1,0 +1,1 @@
+"""Files of guests: through the files API, as trees, by SFTP."""

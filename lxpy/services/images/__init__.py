@@ -1,0 +1,1 @@
+"""Images: where they come from, what is kept of them, what is made of instances."""

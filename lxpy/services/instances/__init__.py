@@ -1,0 +1,1 @@
+"""Instances: made, changed, started, looked at, entered."""

@@ -1,0 +1,1 @@
+"""The memory of instances, saved and taken up again by CRIU."""

@@ -1,0 +1,1 @@
+"""Instances to and from other servers, by LXD's protocol."""

@@ -1,0 +1,1 @@
+"""Networks, nics, their policies."""

@@ -1,0 +1,1 @@
+"""Projects and profiles: scopes of names and what they allow."""

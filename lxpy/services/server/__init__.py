@@ -1,0 +1,1 @@
+"""The server itself: its config, certificates, clients, figures."""

@@ -1,0 +1,1 @@
+"""Snapshots of instances: made, kept, mounted, compared."""

@@ -1,0 +1,1 @@
+"""Storage pools and volumes, and the disks that instances have of them."""
