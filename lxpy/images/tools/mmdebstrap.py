@@ -1,4 +1,4 @@
-"""Debian and its relatives, by mmdebstrap. Source: mmdebstrap(1).
+"""Debian and its relatives, by mmdebstrap. Source: mmdebstrap(1), apt.conf(5).
 
 Options of a recipe: `components`; `keyring`, with the package it is in, for a distribution whose
 keys this host's apt does not trust.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lxpy import programs
 from lxpy.errors import Failed
 from lxpy.images.tools.base import Ended, Work, broken, follow, probe, silent_mirror
 from lxpy.threads import in_thread
@@ -27,7 +28,7 @@ async def bootstrap(work: Work) -> None:
     keyring = plan.option("keyring")
     if work.mirror:
         await probe(plan, work.mirror)
-    options = [f"--aptopt={each}" for each in _PATIENCE]
+    options = [f"--aptopt={each}" for each in (*_PATIENCE, *await _freshness())]
     if keyring and not await in_thread(Path(keyring).is_file):
         raise Failed(
             f"Cannot build {plan.alias}: {keyring} is missing, which its packages are checked "
@@ -56,6 +57,20 @@ async def bootstrap(work: Work) -> None:
     if ended.status != 0:
         raise _failure(work, ended)
     await in_thread((work.rootfs / _LEFT_BEHIND).unlink, True)
+
+
+async def _freshness() -> tuple[str, ...]:
+    """Whether an index may be past its Valid-Until, as this host's own apt has it.
+
+    mmdebstrap reads no apt.conf of the host; one whose mirror is frozen in time says there that
+    indexes do not expire. Signatures are verified all the same.
+    """
+    asked = ("apt-config", "shell", "CHECKED", "Acquire::Check-Valid-Until/b")
+    try:
+        told = await programs.run(*asked)
+    except Failed:  # not a host of apt's kind
+        return ()
+    return ('Acquire::Check-Valid-Until "false"',) if b"'false'" in told.stdout else ()
 
 
 def _tell(work: Work, line: str) -> None:
