@@ -108,11 +108,13 @@ def diff(session: Session, instance: str, old: str, new: str | None, form: str) 
 @command(None, "restore", short_help="Restore instances from snapshots")
 @argument("instance", _INSTANCE, required=True, shell_complete=names("instances"))
 @argument("name", "<snapshot>", required=True)
-@flag("--stateful", help="Whether or not to restore the instance's running state, if there is any")
+@flag("--stateful", help="Restore the instance's running state, or fail: snapshots that have it")
+@flag("--stateless", help="Restore the disk alone")
 def restore(session: Session, **given: Any) -> int:
     """Restore an instance from a snapshot; later snapshots stay.
 
-    An instance that runs is stopped by force, and started again.
+    The running state is restored, too, where the snapshot has it. An instance
+    that runs is stopped by force, and started again.
     """
     return snapshots.restore(session, **given)
 

@@ -37,12 +37,22 @@ def snapshot(
     return 0
 
 
-def restore(session: Session, instance: str, name: str, *, stateful: bool = False) -> int:
-    """Make an instance what its snapshot is. Raises BadRequest, Refused."""
+def restore(
+    session: Session, instance: str, name: str, *, stateful: bool = False, stateless: bool = False
+) -> int:
+    """Make an instance what its snapshot is, with the memory that was saved unless `stateless`.
+
+    Raises BadRequest, Refused.
+    """
     client, target = session.server(instance)
     owner, slash, wanted = name.partition("/")
     if slash and owner != target:
         raise BadRequest(f'Snapshot "{name}" is not of instance "{target}": copy it instead')
-    body = {"restore": wanted if slash else name, "stateful": stateful}
-    client.change("PUT", f"/1.0/instances/{quote(target)}", body)
+    if stateful and stateless:
+        raise BadRequest("--stateful and --stateless exclude each other")
+    path, snapshot = f"/1.0/instances/{quote(target)}", wanted if slash else name
+    if not stateful and not stateless:
+        found = client.find(f"{path}/snapshots/{quote(snapshot)}")
+        stateful = found is not None and bool(found["stateful"])
+    client.change("PUT", path, {"restore": snapshot, "stateful": stateful})
     return 0

@@ -110,9 +110,11 @@ def test_back_and_back_again(daemon: Daemon, launch: Launch) -> None:
     for _ in range(3):
         daemon.exec(name, "sh", "-c", "echo after >/root/file")
         time.sleep(0.5)
-        daemon.lxpy("restore", name, "s1", "--stateful")
+        daemon.lxpy("restore", name, "s1")  # with its memory, as it has it
         assert goes_on(daemon, name, tag) <= then + 20
         assert daemon.out(name, "cat", "/root/file") == "before"
+    daemon.lxpy("restore", name, "s1", "--stateless")
+    assert daemon.exec(name, "ps").stdout.count(tag) == 0
     # From a stopped instance, too; and a snapshot of what was restored.
     change(daemon, name, "stop", force=True)
     daemon.lxpy("restore", name, "s1", "--stateful")
