@@ -215,6 +215,7 @@ def _init(plan: Plan, report: Report, seen: guest.Guest, *, legacy: bool) -> NoR
         report.begin("read-only kernel settings")
         mount_steps.cover_for_privileged()
     report.begin("console")
+    console.name_console()
     console.use_console()
     report.begin("network")
     report.wait_for_go()

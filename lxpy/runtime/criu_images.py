@@ -9,6 +9,8 @@ from __future__ import annotations
 import glob
 import io
 import os
+import re
+import stat
 import struct
 import tarfile
 
@@ -21,7 +23,8 @@ _O_RDONLY = 0
 _VARINT, _BYTES = 0, 2
 # message: field
 _FILE_ID, _FILE_REG = 2, 3
-_REG_ID, _REG_FLAGS = 1, 2
+_REG_ID, _REG_FLAGS, _REG_NAME, _REG_MODE = 1, 2, 6, 10
+_MOUNT_PLACE, _MOUNT_OPTIONS, _MOUNT_TYPE = 7, 9, 14
 _MM_EXE, _MM_VMA = 12, 14
 _VMA_SHMID, _VMA_STATUS = 4, 7
 # struct nlmsghdr, struct rtmsg, attributes of routes
@@ -34,6 +37,7 @@ _VMA_FILE = 1 << 6 | 1 << 7  # private and shared mappings of files
 def mend(directory: str) -> None:
     """Mend a finished dump. Raises OSError, ValueError for what is no dump."""
     _mend_paths(directory)
+    _mend_modes(directory)
     for archive in glob.glob(f"{directory}/tmpfs-dev-*.tar.gz.img"):
         _mend_archive(archive)
     for routes in glob.glob(f"{directory}/route*.img"):
@@ -172,6 +176,35 @@ def _mend_memory(path: str, paths: set[int], copies: dict[int, int], free: int) 
         records[index] = memory.encode()
     if changed:
         write_records(path, head, records)
+
+
+def _mend_modes(directory: str) -> None:
+    """Have a ramfs whose root is open mounted with the mode that it has, which CRIU compares.
+
+    systemd 262 takes the right to write from a service's credentials after it has mounted them.
+    """
+    files = [
+        Message(record).message(_FILE_REG) for record in read_records(f"{directory}/files.img")[1]
+    ]
+    modes = {
+        file.text(_REG_NAME): stat.S_IMODE(file.number(_REG_MODE))
+        for file in files
+        if file is not None and stat.S_ISDIR(file.number(_REG_MODE))
+    }
+    for image in glob.glob(f"{directory}/mountpoints-*.img"):
+        head, records = read_records(image)
+        mended = [_with_mode(each, modes) for each in records]
+        if mended != records:
+            write_records(image, head, mended)
+
+
+def _with_mode(record: bytes, modes: dict[str, int]) -> bytes:
+    mount = Message(record)
+    place, options = mount.text(_MOUNT_PLACE), mount.text(_MOUNT_OPTIONS)
+    if mount.text(_MOUNT_TYPE) != "ramfs" or place not in modes:
+        return record
+    mount.set(_MOUNT_OPTIONS, re.sub(r"\bmode=\d+", f"mode={modes[place]:o}", options).encode())
+    return mount.encode()
 
 
 def _flags(file: Message) -> int:

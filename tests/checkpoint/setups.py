@@ -14,6 +14,7 @@ from tests.support import processes
 from tests.support.daemon import Daemon
 from tests.support.terminal import Terminal
 
+_NETWORK = "the second network"
 _VOLUME, _BLOCK = "matrix-files", "matrix-block"
 _SIZE = "16MiB"
 _SYS_RESOURCE = 1 << 24
@@ -71,16 +72,10 @@ def _commands(daemon: Daemon, name: str) -> Iterator[None]:
 
 
 def _second_nic(daemon: Daemon) -> dict[str, dict[str, str]]:
-    return {"eth1": {"type": "nic", "nictype": "bridged", "parent": _bridge(daemon)}}
-
-
-def _bridge(daemon: Daemon) -> str:
-    devices = daemon.api.get("/1.0/profiles/default")["devices"]
-    return next(
-        str(each.get("network") or each.get("parent"))
-        for each in devices.values()
-        if each["type"] == "nic"
-    )
+    """One on the second network: a name is in each network's DNS once."""
+    networks = daemon.api.get("/1.0/networks?recursion=1")
+    network = next(each["name"] for each in networks if each["description"] == _NETWORK)
+    return {"eth1": {"type": "nic", "network": network}}
 
 
 def _use_second_nic(daemon: Daemon, name: str) -> None:
@@ -93,7 +88,13 @@ def _second_nic_works(daemon: Daemon, name: str) -> None:
 
 
 def provide(daemon: Daemon) -> None:
-    """Make what disks show: a volume of files, one that is a device, a directory of the host."""
+    """Make a network, and what disks show: volumes of both kinds, a directory of the host."""
+    network = {
+        "name": daemon.bridge_name(),
+        "description": _NETWORK,
+        "config": {"ipv4.address": "none", "ipv6.address": "none"},
+    }
+    daemon.api.post("/1.0/networks", network)
     shared = {"security.shared": "true"}  # a twin has it, too
     for name, kind, config in ((_VOLUME, "filesystem", {}), (_BLOCK, "block", shared)):
         daemon.api.post(

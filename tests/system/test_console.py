@@ -54,6 +54,11 @@ def test_attach_type_detach(daemon: Daemon, launch: Launch) -> None:
     assert daemon.status(name) == "Running"
 
 
+def test_sysfs_names_it(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    assert daemon.out(name, "cat", "/sys/class/tty/console/active") == "console"
+
+
 def test_two_look_at_one_console(daemon: Daemon, launch: Launch) -> None:
     name = launch()
     with (

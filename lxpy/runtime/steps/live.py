@@ -11,9 +11,12 @@ from lxpy.kernel import mounts
 from lxpy.kernel.processes import file_owner
 from lxpy.runtime.fs import Confined
 
-_SERVICE = """[Service]
+#: Triggers of pressure (systemd 254: memory; 261: processor and disk, too) are not restored, and
+#: their watcher would spin. One that finds /dev/null in its place does without.
+ENVIRONMENT = {f"{each}_PRESSURE_WATCH": "/dev/null" for each in ("MEMORY", "CPU", "IO")}
+_SERVICE = f"""[Service]
 NotifyAccess=all
-Environment=MEMORY_PRESSURE_WATCH=/dev/null
+Environment={" ".join(f"{key}={value}" for key, value in ENVIRONMENT.items())}
 """
 _SYSTEM_SERVICE = (
     _SERVICE
@@ -24,6 +27,8 @@ PrivateUsers=no
 )
 _MANAGER = """[Manager]
 DefaultMemoryPressureWatch=off
+DefaultCPUPressureWatch=off
+DefaultIOPressureWatch=off
 """
 _LOGIND = """[Service]
 PrivateTmp=no
@@ -59,7 +64,6 @@ FILES = (
     ("systemd/system/systemd-logind.service.d/zz-live-logind.conf", _LOGIND, 0o644),
     ("systemd/system-generators/live-snapshot", _GENERATOR, 0o755),
 )
-ENVIRONMENT = {"MEMORY_PRESSURE_WATCH": "/dev/null"}
 
 
 def mount_run(root: Confined, uid: int, gid: int) -> None:

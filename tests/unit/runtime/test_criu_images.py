@@ -77,6 +77,19 @@ def test_programs_opened_by_path_alone_get_a_descriptor_of_their_own(tmp_path: P
     assert read(tmp_path, "mm-2.img")[0].number(12) == 1
 
 
+def test_ramfs_that_is_open_is_mounted_with_its_mode(tmp_path: Path) -> None:
+    def mount(place: bytes, options: bytes) -> bytes:
+        return nested(7, place) + nested(9, options) + nested(14, b"ramfs")
+
+    directory = number(1, 5) + nested(6, b"/run/c") + number(10, 0o40500)
+    write(tmp_path, "files.img", nested(3, directory), nested(5, b"a socket"))
+    options = b"size=1,mode=700"
+    write(tmp_path, "mountpoints-1.img", mount(b"/run/c", options), mount(b"/run/d", options))
+    criu_images.mend(str(tmp_path))
+    mounts = read(tmp_path, "mountpoints-1.img")
+    assert [each.text(9) for each in mounts] == ["size=1,mode=500", "size=1,mode=700"]
+
+
 def test_what_is_no_dump_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no files.img"):
         criu_images.mend(str(tmp_path))
