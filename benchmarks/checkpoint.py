@@ -23,8 +23,8 @@ from tests.support import processes
 from tests.support.daemon import Daemon, install_commands
 
 MIB = 1 << 20
-_NAME = "bench"
-_REST_S = 4.0  # until services have read what came to them at their start
+NAME = "bench"
+REST_S = 4.0  # until services have read what came to them at their start
 # Each string is made at run time, or perl would share one.
 _HOG = "my @all; push @all, chr($_ % 256) x 1048576 for 1..{}; open F, '>/run/touched'; sleep"
 
@@ -52,46 +52,46 @@ class Bench:
     def measure(self, title: str, memory_mib: int) -> Figures:
         """Stop and start, snapshot and restore an instance, `runs` times."""
         figures = Figures(title)
-        self.daemon.lxpy("launch", self.image, _NAME)
+        self.daemon.lxpy("launch", self.image, NAME)
         try:
-            self._settle(memory_mib)
+            settle(self.daemon, memory_mib)
             for _ in range(self.runs):
                 self._once(figures)
         finally:
-            self.daemon.delete(_NAME)
+            self.daemon.delete(NAME)
         return figures
 
-    def _settle(self, memory_mib: int) -> None:
-        """Wait until it has booted and touched its memory."""
-        daemon = self.daemon
-        state = ("systemctl", "is-system-running", "--wait")
-        processes.wait_until(lambda: daemon.exec(_NAME, *state, check=False).stdout.strip(), 60)
-        if memory_mib:
-            command = f"exec perl -e {_HOG.format(memory_mib)!r}"
-            daemon.exec(_NAME, "systemd-run", "--quiet", "sh", "-c", command)
-            processes.wait_until(
-                lambda: daemon.exec(_NAME, "ls", "/run/touched", check=False).returncode == 0, 60
-            )
-        daemon.address(_NAME)
-
     def _once(self, figures: Figures) -> None:
-        daemon, states = self.daemon, self.daemon.directory / "states" / _NAME
+        daemon, states = self.daemon, self.daemon.directory / "states" / NAME
         os.sync()  # nobody pays for what was written before
-        time.sleep(_REST_S)
-        figures.add("stop --stateful, s", self._time("stop", _NAME, "--stateful"))
+        time.sleep(REST_S)
+        figures.add("stop --stateful, s", self._time("stop", NAME, "--stateful"))
         figures.add("memory's files, MiB", _size_bytes(states) / MIB)
-        figures.add("start, s", self._time("start", _NAME))
-        time.sleep(_REST_S)
-        figures.add("snapshot --stateful, s", self._time("snapshot", _NAME, "s", "--stateful"))
-        snapshot = daemon.api.get(f"/1.0/instances/{_NAME}/snapshots/s")
+        figures.add("start, s", self._time("start", NAME))
+        time.sleep(REST_S)
+        figures.add("snapshot --stateful, s", self._time("snapshot", NAME, "s", "--stateful"))
+        snapshot = daemon.api.get(f"/1.0/instances/{NAME}/snapshots/s")
         figures.add("of it frozen, s", snapshot["lxpy"]["frozen_ms"] / 1000)
-        figures.add("restore --stateful, s", self._time("restore", _NAME, "s", "--stateful"))
-        daemon.lxpy("delete", f"{_NAME}/s")
+        figures.add("restore --stateful, s", self._time("restore", NAME, "s", "--stateful"))
+        daemon.lxpy("delete", f"{NAME}/s")
 
     def _time(self, *words: str) -> float:
         before = time.perf_counter()
         self.daemon.lxpy(*words)
         return time.perf_counter() - before
+
+
+def settle(daemon: Daemon, memory_mib: int) -> None:
+    """Wait until an instance has booted and touched its memory."""
+    state = ("systemctl", "is-system-running", "--wait")
+    processes.wait_until(lambda: daemon.exec(NAME, *state, check=False).stdout.strip(), 60)
+    if memory_mib:
+        command = f"exec perl -e {_HOG.format(memory_mib)!r}"
+        daemon.exec(NAME, "systemd-run", "--quiet", "sh", "-c", command)
+        processes.wait_until(
+            lambda: daemon.exec(NAME, "ls", "/run/touched", check=False).returncode == 0, 60
+        )
+    daemon.address(NAME)
 
 
 def _size_bytes(directory: Path) -> int:
@@ -108,9 +108,9 @@ def table(found: list[Figures]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Declare the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+def arguments(what: str) -> argparse.ArgumentParser:
+    """Declare the command line of a benchmark with that docstring."""
+    parser = argparse.ArgumentParser(description=what.split("\n", maxsplit=1)[0])
     parser.add_argument("--image", default="debian/13")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--memory", type=int, default=512, help="MiB that the second one touches")
@@ -134,7 +134,7 @@ def with_daemon(use: Callable[[Daemon], str]) -> str:
 
 def main() -> None:
     """Measure and report."""
-    options = arguments().parse_args()
+    options = arguments(__doc__ or "").parse_args()
     load = os.getloadavg()[0]
 
     def use(daemon: Daemon) -> str:
