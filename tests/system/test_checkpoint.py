@@ -126,6 +126,22 @@ def test_back_and_back_again(daemon: Daemon, launch: Launch) -> None:
     assert [each.name for each in (daemon.directory / "states" / name).iterdir()] == ["@s2"]
 
 
+@pytest.mark.timeout(180)
+def test_schedules(daemon: Daemon, launch: Launch) -> None:
+    """Every minute one with memory; the memory of those that have expired goes with them."""
+    config = {"snapshots.schedule": "* * * * *", "snapshots.schedule.stateful": "true"}
+    name = launch(config=config)
+    tag, _ = count(daemon, name)
+    daemon.lxpy("snapshot", name, "old", "--stateful")
+    path, states = f"/1.0/instances/{name}/snapshots", daemon.directory / "states" / name
+    daemon.api.put(f"{path}/old", {"expires_at": "2020-01-01T00:00:00Z"})
+    processes.wait_until(lambda: os.listdir(states) == ["@snap0"], 70)
+    (found,) = daemon.api.get(f"{path}?recursion=1")
+    assert found["stateful"] and found["lxpy_stateful"]["size"] > 0
+    daemon.lxpy("restore", name, "snap0")
+    goes_on(daemon, name, tag)
+
+
 def test_over_the_death_of_daemon_and_supervisor(own_daemon: Daemon, busybox_image: Path) -> None:
     daemon = own_daemon
     import_image(daemon, busybox_image, "tiny")
