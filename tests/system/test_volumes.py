@@ -90,6 +90,33 @@ def test_shared_by_running_instances(custom: Custom, daemon: Daemon, launch: Lau
     assert daemon.out(two, "cat", "/elsewhere/file") == "more"
 
 
+def test_a_name_that_devices_follow(custom: Custom, daemon: Daemon, launch: Launch) -> None:
+    """An instance that is stopped and a profile show a volume by its new name; none that runs."""
+    name, new, instance = custom.make(), custom.make(), launch()
+    daemon.api.delete(f"{VOLUMES}/{new}")
+    custom.attach(name, instance)
+    shown = {"type": "disk", "pool": "default", "source": name, "path": "/data"}
+    daemon.api.post("/1.0/profiles", {"name": "follows", "devices": {"data": shown}})
+    with pytest.raises(ApiError, match=f"while running instances use the volume: stop {instance}"):
+        daemon.api.post(f"{VOLUMES}/{name}", {"name": new})
+    daemon.exec(instance, "touch", "/data/file")
+    change(daemon, instance, "stop", force=True)
+    daemon.api.post(f"{VOLUMES}/{name}", {"name": new})
+    used_by = [f"/1.0/instances/{instance}", "/1.0/profiles/follows"]
+    assert daemon.api.get(f"{VOLUMES}/{new}")["used_by"] == used_by
+    assert daemon.api.get("/1.0/profiles/follows")["devices"]["data"] == {**shown, "source": new}
+    change(daemon, instance, "start")
+    assert daemon.out(instance, "ls", "/data") == "file"
+    daemon.api.delete("/1.0/profiles/follows")
+
+
+def test_sizes_below_the_smallest(custom: Custom, daemon: Daemon, launch: Launch) -> None:
+    name, disk, instance = custom.make(size="1MiB"), custom.make("block", size="1MiB"), launch()
+    custom.attach(name, instance)
+    assert daemon.out(instance, "sh", "-c", "echo text >/data/file; cat /data/file") == "text"
+    assert custom.disk(disk).stat().st_size == 1 << 20
+
+
 def test_ids_of_the_host(custom: Custom, daemon: Daemon, launch: Launch) -> None:
     name, instance = custom.make(**{"security.unmapped": "true"}), launch()
     custom.attach(name, instance)

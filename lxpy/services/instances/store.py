@@ -178,12 +178,16 @@ class InstanceStore:
     async def reload(self, project: str, profile: str) -> list[tuple[Instance, Instance]]:
         """Expand the users of a profile anew; return what each was and is."""
         before = self.users_of(project, profile)
+        await self.reread(before)
+        return [(old, self.get(old.project, old.name)) for old in before]
+
+    async def reread(self, instances: Iterable[Instance]) -> None:
+        """Take instances, or their profiles, as others have written them to the database."""
         async with self._db.read() as session:
-            for old in before:
+            for old in instances:
                 row = await session.get(InstanceRow, old.id)
                 if row is not None:
                     self._keep(_instance(row))
-        return [(old, self.get(old.project, old.name)) for old in before]
 
     async def _assign(self, session: AsyncSession, row: InstanceRow, instance: Instance) -> None:
         owner = self._scopes.owner(Feature.PROFILES, instance.project)

@@ -28,6 +28,7 @@ from lxpy.services.storage.pools import Pools
 from lxpy.storage import ContentType, Pool, Volume
 
 Handler = Callable[[Intent], Awaitable[None]]
+Follow = Callable[[AsyncSession, Place, str], Awaitable[None]]
 Remove = Callable[[AsyncSession, int], Awaitable[None]]
 
 _log = structlog.get_logger()
@@ -153,23 +154,29 @@ class VolumeFiles:
 
         await to_the_end(remove())
 
-    async def rename(self, pool: Pool, row: VolumeRow, old: Place, new: Place) -> None:
-        """Give a volume that nobody uses another name. Raises Conflict."""
+    async def rename(
+        self, pool: Pool, row: VolumeRow, old: Place, new: Place, follow: Follow
+    ) -> None:
+        """Give a volume that nobody uses another name; `follow` writes it wherever it is told.
+
+        Raises Conflict.
+        """
         async with self._journal.undoable(
             "volume-rename", old.project, old.name, pool=old.pool, to=new.name
         ) as intent:
             volume = stored(row)
             await self._pools.storage.rename(pool, volume, new.name)
             try:
-                await to_the_end(self._rename_row(old, new, intent))
+                await to_the_end(self._rename_row(old, new, intent, follow))
             except BaseException:
                 await self._pools.storage.rename(pool, volume_renamed(volume, new), old.name)
                 raise
 
-    async def _rename_row(self, old: Place, new: Place, intent: str) -> None:
+    async def _rename_row(self, old: Place, new: Place, intent: str, follow: Follow) -> None:
         async with self._db.write() as session:
             row = await find(session, old)
             row.name = new.name
+            await follow(session, old, new.name)
             await intents.end(session, intent)
 
     async def delete(self, pool: Pool, row: VolumeRow, place: Place) -> None:

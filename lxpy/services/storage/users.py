@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from lxpy.db import profiles as profile_queries
+from lxpy.db.rows import InstanceRow
 from lxpy.errors import BadRequest
 from lxpy.events.lifecycle import url
 from lxpy.instances.devices import disk
@@ -103,15 +104,21 @@ class VolumeUsers:
         found = [self._store.by_unique_name(name) for name in names]
         return sorted((each for each in found if each), key=lambda each: each.unique_name)
 
+    def check_not_own(self, place: Place) -> None:
+        """Raise BadRequest when the server itself uses the volume."""
+        if (place.pool, place.name) in {
+            each[1:] for each in self.own() if each[0] == place.project
+        }:
+            raise BadRequest(
+                "The storage volume is still in use, by the server itself: unset "
+                "storage.images_volume or storage.backups_volume first"
+            )
+
     async def check_unused(self, session: AsyncSession, place: Place) -> None:
         """Raise BadRequest when something shows the volume."""
+        self.check_not_own(place)
         users = await self.urls(session)
         if found := users.get((place.project, place.pool, place.name)):
-            if _SERVER in found:
-                raise BadRequest(
-                    "The storage volume is still in use, by the server itself: unset "
-                    "storage.images_volume or storage.backups_volume first"
-                )
             raise BadRequest(
                 f"The storage volume is still in use: remove it from {', '.join(found[:5])} first"
             )
@@ -145,9 +152,51 @@ class VolumeUsers:
                     yield
                     return
 
+    @asynccontextmanager
+    async def renaming(self, place: Place, new: Place) -> AsyncIterator[None]:
+        """Hold the locks of a volume and of all instances that show it, which read anew after it.
+
+        The block renames it, and calls `follow`.
+        """
+        while True:
+            users = self._showing(place)
+            async with AsyncExitStack() as stack:
+                keys = [("instance", each.project, each.name) for each in users]
+                for key in [*sorted(keys), *sorted((place.key, new.key))]:
+                    await stack.enter_async_context(self._locks.hold(*key))
+                if _names(self._showing(place)) <= _names(users):
+                    yield
+                    await self._store.reread(users)
+                    return
+
+    def _showing(self, place: Place) -> list[Instance]:
+        """Return the instances that show a volume."""
+        return [
+            each
+            for each in self._store.listed()
+            if self._scopes.owner(Feature.VOLUMES, each.project) == place.project
+            and any(_shows(device, place) for device in each.expanded_devices.values())
+        ]
+
+    async def follow(self, session: AsyncSession, place: Place, name: str) -> None:
+        """Write the new name of a volume into the devices that show it: instances', profiles'."""
+        instances = [await session.get(InstanceRow, each.id) for each in self._showing(place)]
+        for row in (*instances, *await profile_queries.everything(session)):
+            if row is None or self._scopes.owner(Feature.VOLUMES, row.project) != place.project:
+                continue
+            if any(_shows(device, place) for device in row.devices.values()):
+                row.devices = {
+                    key: {**device, "source": name} if _shows(device, place) else device
+                    for key, device in row.devices.items()
+                }
+
     def stillness(self, pool: Pool, volume: Volume, flush: Flush) -> Stillness:
         """Return what makes the running users of a volume stand still; their locks are held."""
         return Stillness(tuple(map(self._pause, self.running(pool, volume))), flush)
+
+
+def _shows(device: Mapping[str, str], place: Place) -> bool:
+    return disk.volume(device) == (place.pool, place.name)
 
 
 def _names(instances: Iterable[Instance]) -> set[str]:

@@ -183,16 +183,19 @@ class Volumes:
         await self._change(place, change, check)
 
     async def rename(self, place: Place, wish: api.VolumePost) -> None:
-        """Rename a custom volume that nobody uses. Raises NotFound, BadRequest, Conflict."""
+        """Rename a custom volume that no running instance has; devices that show it follow.
+
+        Raises NotFound, BadRequest, Conflict.
+        """
         check_custom(place.kind)
         pool, new = await self._pools.pool(place.pool), place.named(check_name(wish.name))
-        first, second = sorted((place.key, new.key))
-        if first == second:
+        if place == new:
             raise Conflict(f'Volume by that name already exists: "{place.name}"')
-        async with self._locks.hold(*first), self._locks.hold(*second):
-            row = await self.unused(pool, place, "A volume cannot be renamed")
+        async with self._users.renaming(place, new):
+            row = await self._at_rest(pool, place, "A volume cannot be renamed")
+            self._users.check_not_own(place)
             await self.check_free(new)
-            await self._files.rename(pool, row, place, new)
+            await self._files.rename(pool, row, place, new, self._users.follow)
         self._tell("renamed", new, {"old_name": place.name})
 
     async def delete(self, place: Place) -> None:
@@ -228,8 +231,14 @@ class Volumes:
     async def unused(self, pool: Pool, place: Place, what: str) -> VolumeRow:
         """Return the row of a volume, its lock held. Raises NotFound, BadRequest if it is used."""
         async with self._db.read() as session:
-            row = await find(session, place)
+            await find(session, place)
             await self._users.check_unused(session, place)
+        return await self._at_rest(pool, place, what)
+
+    async def _at_rest(self, pool: Pool, place: Place, what: str) -> VolumeRow:
+        """Return the row of a volume, its lock held. Raises NotFound, BadRequest if it is read."""
+        async with self._db.read() as session:
+            row = await find(session, place)
         await self._users.check_at_rest(pool, stored(row), what)
         for name in await self._pools.storage.snapshots(pool, stored(row)):
             await self._users.check_at_rest(pool, stored(row).at(name), what)

@@ -84,12 +84,11 @@ def inside(directory: Path) -> Path:
 
 
 async def make_disk(directory: Path, size_bytes: int) -> None:
-    """Make the disk of a directory, not mounted.
+    """Make the disk of a directory, not mounted; it has 16 MiB at least, or btrfs has no room.
 
-    Raises BadRequest, Failed, MissingTool; OSError (ENOSPC) where there is no room for it.
+    Raises Failed, MissingTool; OSError (ENOSPC) where there is no room for it.
     """
-    if size_bytes < _SMALLEST_BYTES:
-        raise BadRequest(f"Invalid size: {size_bytes} bytes are fewer than the 16MiB a disk needs")
+    size_bytes = max(size_bytes, _SMALLEST_BYTES)
     image = directory / IMAGE
     await in_thread(_make_file, image, directory / MOUNT, size_bytes)
     mixed = ("--mixed",) if size_bytes < _MIXED_BYTES else ()
