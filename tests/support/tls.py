@@ -44,6 +44,18 @@ def self_signed(path: Path, name: str = "localhost") -> str:
     return text
 
 
+def revocation(authority: Path, key: Path, serial: int) -> bytes:
+    """The list (PEM) by which an authority revokes the certificate of a serial number."""
+    issuer = x509.load_pem_x509_certificate(authority.read_bytes()).subject
+    secret = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(secret, ec.EllipticCurvePrivateKey)
+    now = datetime.now(UTC)
+    one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer).last_update(now)
+    made = builder.next_update(now + timedelta(days=9)).add_revoked_certificate(one)
+    return made.sign(secret, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 class Front:
     """TLS on a port of loopback, whose plain side is a unix socket: what is in it reaches that."""
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.api import ApiError
 from tests.support.daemon import Daemon
-from tests.support.tls import free_port, self_signed
+from tests.support.tls import free_port, revocation, self_signed
 
 Lxc = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -258,3 +258,6 @@ def test_an_authority(own_daemon: Daemon, tmp_path: Path) -> None:
     own_daemon.api.call("PATCH", "/1.0", {"config": {"core.trust_ca_certificates": "true"}})
     assert stranger(address, "GET", path, issued)[0] == 200
     assert stranger(address, "GET", path, own)[0] == 403
+    revoked = revocation(tmp_path / "ca.crt", tmp_path / "ca.key", 77)
+    (own_daemon.directory / "ca.crl").write_bytes(revoked)
+    assert stranger(address, "GET", path, issued)[0] == 403
