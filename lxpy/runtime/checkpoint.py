@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lxpy.errors import Failed, NotSupported
-from lxpy.runtime import criu, criu_images, watches
+from lxpy.runtime import chains, criu, criu_images, watches
 from lxpy.runtime.cgroups import Group
 from lxpy.runtime.criu import MANIFEST
 from lxpy.runtime.fs import Confined
@@ -56,35 +56,39 @@ class External:
     place: str
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to dump: by which CRIU, where to keep its log of a failure, whether the processes go on.
+
+    If it `tracks`, the kernel notes what changes from then on; a dump with a `base` holds only what
+    has changed since that one.
+    """
+
+    program: str
+    log: Path
+    keeps_running: bool
+    tracks: bool = False
+    base: Path | None = None
+
+
 class Dump:
     """One dump, as a context manager: its processes are stopped for the length of the block.
 
-    When the block raises, they go on, and the directory is removed. CRIU's own log of a failure is
-    kept as `log`.
+    When the block raises, they go on, and the directory is removed.
     """
 
     def __init__(
-        self,
-        program: str,
-        directory: Path,
-        *,
-        log: Path,
-        name: str,
-        pid: int,
-        group: Group,
-        disks: frozenset[str],
-        keeps_running: bool,
+        self, directory: Path, way: Way, *, name: str, pid: int, group: Group, disks: frozenset[str]
     ) -> None:
         #: of a finished one: how long processes stood still, what its files take on disk
         self.frozen_s, self.size_bytes = 0.0, 0
-        self._program = program
         self._directory = directory
-        self._log = log
+        self._way = way
+        self._base = way.base
         self._name = name
         self._pid = pid
         self._group = group
         self._disks = disks
-        self._keeps_running = keeps_running
         self._process: asyncio.subprocess.Process | None = None
         self._externals: list[External] = []
         self._manifest: dict[str, object] = {}
@@ -97,6 +101,7 @@ class Dump:
                 await self._start(criu.VERBOSITY[0])
                 if await self._dumped():
                     return self
+                self._base = None  # nobody knows what has been noted as saved
                 if not criu.passes(self._cause()):
                     break
                 await asyncio.sleep(delay_s)
@@ -116,7 +121,7 @@ class Dump:
             await self._give_up()
             return
         try:
-            if not self._keeps_running:
+            if not self._way.keeps_running:
                 # Whole before its processes end: who dies in between has lost nothing.
                 await asyncio.to_thread(self._complete)
             await asyncio.to_thread(self._answer, "go")
@@ -165,14 +170,17 @@ class Dump:
             *criu.COMMON,
             *(["--force-irmap"] if self._finds_links else []),
             *criu.cgroup_roots(f"/{self._group.path}"),
-            *(["--leave-running"] if self._keeps_running else []),
+            *(["--leave-running"] if self._way.keeps_running else []),
+            *(["--track-mem"] if self._way.tracks else []),
         ]  # fmt: skip
+        if self._base is not None:
+            options += ["--prev-images-dir", os.path.relpath(self._base, self._directory)]
         for each in self._externals:
             options += ["--external", f"mnt[{each.place}]:{each.key}"]
         options += ["--external", f"tty[{self._manifest['tty']}]"]
         # Its own log says all; a session of its own, as a daemon that ends must not take it along.
         self._process = await asyncio.create_subprocess_exec(
-            self._program, "dump", *options, stdin=_NULL, stdout=_NULL, stderr=_NULL,
+            self._way.program, "dump", *options, stdin=_NULL, stdout=_NULL, stderr=_NULL,
             start_new_session=True,
         )  # fmt: skip
 
@@ -218,13 +226,13 @@ class Dump:
 
     def _keep_log(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            shutil.move(self._directory / criu.DUMP_LOG, self._log)
+            shutil.move(self._directory / criu.DUMP_LOG, self._way.log)
         shutil.rmtree(self._directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._directory.parent.rmdir()  # unless other dumps are there
 
     def _finish(self) -> None:
-        if self._keeps_running:
+        if self._way.keeps_running:
             self._complete()
         without_hook(self._directory)
         self.frozen_s = criu_images.frozen_s(str(self._directory))
@@ -234,6 +242,8 @@ class Dump:
 
     def _complete(self) -> None:
         criu_images.mend(str(self._directory))
+        if self._base is not None:
+            chains.link(self._directory, self._base)
         if not self._finds_links:
             self._give_paths()
         new = self._directory / f"{MANIFEST}.new"

@@ -19,7 +19,7 @@ from lxpy.errors import Failed, NotSupported, Unavailable
 from lxpy.runtime import blockers, connection, frames, inits, phases
 from lxpy.runtime.blockers import Blocker
 from lxpy.runtime.cgroups import Group, Layout, Root
-from lxpy.runtime.checkpoint import Dump
+from lxpy.runtime.checkpoint import Dump, Way
 from lxpy.runtime.link import Link, StartFailed, SupervisorLost
 from lxpy.runtime.plugging import Devices
 from lxpy.runtime.process import Console, Process, pipes
@@ -298,19 +298,10 @@ class Runtime:
             await waiting
             await self.kill(name)
 
-    def dump(
-        self,
-        name: str,
-        program: str,
-        directory: Path,
-        disks: frozenset[str],
-        *,
-        log: Path,
-        keeps_running: bool,
-    ) -> Dump:
+    def dump(self, name: str, directory: Path, disks: frozenset[str], way: Way) -> Dump:
         """Return the dump of a running system, to be made as a context manager.
 
-        `disks` are the targets of its disks, `log` is where CRIU's log of a failure is kept.
+        `disks` are the targets of its disks.
         Raises StartFailed when it does not run, NotSupported when it has lost its console.
         """
         running = self._find(name)
@@ -319,11 +310,8 @@ class Runtime:
                 f"The memory of {name} cannot be saved: it has lost its console, as daemon and "
                 "supervisor ended at the same time: restart it first"
             )
-        pid = running.held.pid
-        return Dump(
-            program, directory, log=log, name=name, pid=pid, group=self._root.group(name),
-            disks=disks, keeps_running=keeps_running,
-        )  # fmt: skip
+        pid, group = running.held.pid, self._root.group(name)
+        return Dump(directory, way, name=name, pid=pid, group=group, disks=disks)
 
     async def blockers(self, name: str) -> list[Blocker]:
         """Return what would keep it from being dumped. Raises StartFailed when it does not run."""

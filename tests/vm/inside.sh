@@ -5,6 +5,7 @@ stage=$1; shift
 { read -r prefix; read -r python; read -r library; } <"$stage/places"
 mkdir -p "$(dirname "$prefix")"
 ln -s "$stage/prefix" "$prefix"
+[ ! -d "$stage/criu" ] || ln -s "$stage/criu" "$prefix-criu"
 if [ ! -e "$python" ]; then
     cp "$stage/python" "$python"
     ln -s "$stage/library" "$library"
@@ -21,6 +22,7 @@ mkfs.ext4 -q /dev/vdb
 mount /dev/vdb /var/tmp
 chmod 1777 /var/tmp
 cd "$stage/repository"
-[ $# -gt 0 ] || set -- tests/system/test_storage_drivers.py tests/system/test_storage_lvm.py -k 'lvm or prjquota'
+[ $# -gt 0 ] || set -- tests/system/test_memory_tracking.py tests/system/test_storage_drivers.py \
+    tests/system/test_storage_lvm.py -k 'memory_tracking or lvm or prjquota'
 LXPY_TESTS_PATIENCE=10 PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 exec "$prefix/bin/python" -m pytest -q -p no:cacheprovider \
     -o timeout=900 -rs "$@"

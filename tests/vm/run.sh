@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh VM_RUN [PYTEST ARGUMENT...]: the storage tests that need another kernel, in a virtual machine.
+# run.sh VM_RUN [PYTEST ARGUMENT...]: the tests that need another kernel, in a virtual machine.
 #
 # VM_RUN is a program that runs a command as root in a throw-away Debian with lvm2,
 # thin-provisioning-tools, xfsprogs, btrfs-progs, nftables, dnsmasq and busybox-static, and an empty
@@ -26,6 +26,7 @@ library=$("$python" -c 'import os; print(os.path.dirname(os.__file__))')
 cp -al "$prefix" "$stage/prefix" 2>/dev/null || cp -a "$prefix" "$stage/prefix"
 ln -sfn "$python" "$stage/prefix/bin/python3" # the guest may have another by that name
 cp -a "$library" "$stage/library"
+[ ! -d "$prefix-criu" ] || cp -a "$prefix-criu" "$stage/criu"
 cp "$python" "$stage/python"
 printf '%s\n' "$prefix" "$python" "$library" >"$stage/places"
 "$vm_run" --share "$stage" --timeout "${VM_TIMEOUT:-3000}" -- \

@@ -26,12 +26,13 @@ from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.instances.syscalls import intercepted
 from lxpy.runtime import criu
-from lxpy.runtime.checkpoint import Dump, dismiss, without_hook
+from lxpy.runtime.checkpoint import Dump, Way, dismiss, without_hook
 from lxpy.runtime.container import Runtime
 from lxpy.services.directories import Directories
 from lxpy.services.instances.logs import START
 from lxpy.services.instances.store import Key
 from lxpy.services.memory.criu import Criu
+from lxpy.services.memory.tracking import Tracking
 from lxpy.threads import in_thread
 
 _STOP = "stop"
@@ -47,6 +48,7 @@ class Checkpoints:
         self._logs = directories.logs
         self._runtime = runtime
         self._program = program
+        self._tracking = Tracking()
         #: the nics of an instance that cannot be saved, with their nictypes
         self.unsaved: Callable[[Instance], Mapping[str, str]] = _none
 
@@ -106,7 +108,9 @@ class Checkpoints:
             raise NotSupported(
                 f'The memory of "{instance.name}" cannot be saved: {reason}; {remedy}'
             )
-        program = await self._program.find()
+        program, tracks = await self._program.find(), await self._program.tracks()
+        held = self._runtime.held(instance.unique_name)
+        base = await in_thread(self._tracking.take, held) if held and tracks else None
         new = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
         targets = frozenset(
             disk.normal(device["path"])
@@ -115,9 +119,8 @@ class Checkpoints:
         )
         targets |= {each.target for each in rawlxc.parse(_raw(instance)).disks}
         log = self._logs(instance.unique_name) / "criu.log"
-        dump = self._runtime.dump(
-            instance.unique_name, program, new, targets, log=log, keeps_running=keeps_running
-        )
+        way = Way(program, log, keeps_running, tracks, base)
+        dump = self._runtime.dump(instance.unique_name, new, targets, way)
         try:
             async with self.alone((instance.project, instance.name)), dump:
                 yield dump
@@ -125,6 +128,8 @@ class Checkpoints:
             await in_thread(_note, log.with_name(START), f"{error}; CRIU's own words: {log.name}")
             raise
         await in_thread(_put, new, place)
+        if held and tracks and keeps_running:
+            await in_thread(self._tracking.note, held, place)
 
     async def remove(self, unique: str, snapshot: str = "") -> None:
         """Remove a dump; one that does not exist is none."""

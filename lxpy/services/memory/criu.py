@@ -1,7 +1,8 @@
 """Which CRIU this host has, and whether it works here.
 
 CRIU before 4.2 does not know the sockets of Linux 6.16 and later. Source: criu(8), "check".
-Whether one works is found out by saving a process, once for each kernel and program.
+Whether one works is found out by saving a process, once for each kernel and program; whether the
+kernel tells it which pages have changed since the last dump, with that.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from lxpy.threads import in_thread
 PREFIX = "/opt/lxpy-criu"
 _REMEDY = "install CRIU 4.2 or newer (packaging/criu.sh puts one beside the system's)"
 
-
 _TRIAL_S = 20
+_TRACKING = "mem_dirty_track"
 
 _log = structlog.get_logger()
 
@@ -37,6 +38,7 @@ class Criu:
     def __init__(self, proof: Path) -> None:
         self._proof = proof
         self._found = ""
+        self._tracks = False
         self._lock = asyncio.Lock()
 
     async def look(self) -> None:
@@ -53,6 +55,11 @@ class Criu:
                 self._found = await self._look()
             return self._found
 
+    async def tracks(self) -> bool:
+        """Tell whether a dump may hold what has changed since the last one. Raises NotSupported."""
+        await self.find()
+        return self._tracks
+
     async def _look(self) -> str:
         reasons = []
         for program in await in_thread(_candidates):
@@ -66,12 +73,15 @@ class Criu:
     async def _why_not(self, program: str) -> str:
         """Return why a CRIU is of no use here, "" if it is of use."""
         mark = await in_thread(_mark, program)
-        if mark == await in_thread(_read, self._proof):
-            return ""
-        reason = await _too_old(program) or await _trial(program)
-        if not reason:
-            await in_thread(self._proof.write_text, mark)
-        return reason
+        proof = await in_thread(_read, self._proof)
+        if not proof.startswith(mark):
+            if reason := await _too_old(program) or await _trial(program):
+                return reason
+            asked = await run(program, "check", "--feature", _TRACKING, check=False)
+            proof = mark + (_TRACKING if asked.returncode == 0 else "")
+            await in_thread(self._proof.write_text, proof)
+        self._tracks = proof.removeprefix(mark) == _TRACKING
+        return ""
 
 
 def _mark(program: str) -> str:
