@@ -15,7 +15,11 @@ class Blocker(Struct, kw_only=True):
 
 
 class Check(Struct, kw_only=True):
-    """Whether the memory of an instance can be saved now, as far as looking at it tells."""
+    """Whether the memory of an instance can be saved now, as far as looking at it tells.
+
+    `tracks_memory`: whether the kernel notes which pages change, so that they can be sent ahead.
+    """
 
     possible: bool
     blockers: list[Blocker]
+    tracks_memory: bool = False

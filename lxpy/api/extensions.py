@@ -248,6 +248,7 @@ _OWN = {
     "lxpy_export_stream": "GET export, imports as they come (services.backups)",
     "lxpy_volume_export": "GET .../volumes/custom/NAME/export (services.storage.exports)",
     "lxpy_memory": "GET checkpoint, GET and PUT memory (services.memory)",
+    "lxpy_memory_ahead": "memory?ahead and ?beyond, DELETE memory (services.memory.ahead)",
     "lxpy_recover": "/internal/recover/database, start-over; bare (services.recovery.recovery)",
     "lxpy_snapshot_diff": "GET .../snapshots/NAME/diff (services.snapshots.differences)",
     "lxpy_stateful": "lxpy_stateful of snapshots: size, frozen_ms (services.instances.views)",

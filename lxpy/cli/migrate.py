@@ -15,12 +15,14 @@ from lxpy.cli.progress import Meter
 from lxpy.cli.removing import path_of
 from lxpy.cli.session import Session
 from lxpy.client.client import Client, Json
-from lxpy.client.transport import Upload
+from lxpy.client.transport import Upload, query
 from lxpy.errors import BadRequest, LxpyError, Refused, Unreachable
+from lxpy.units import is_false
 
 LIVE, RESTART, AUTO = MODES = ("live", "restart", "auto")
 RUNNING = ("Running", "Ready")
-_EXTENSION = "lxpy_memory"
+_EXTENSION, _AHEAD = "lxpy_memory", "lxpy_memory_ahead"
+_ROUNDS, _GOAL_PERCENT = 10, 70
 _STOP_S = 30
 #: how long a server may be away before we ask for help
 _PATIENCE_S = 120.0
@@ -43,6 +45,7 @@ class Move:
         self._here, self._name = source
         self._there, self._wanted = target
         self._copy = copy
+        self._ahead = ""  # the token of the part of the memory that was sent last
 
     def run(self, mode: str) -> None:
         """Move it. Raises BadRequest, Refused; the instance goes on where it was then."""
@@ -67,8 +70,10 @@ class Move:
                 f"(lxpy config edit {self._name})"
             )
         live = self._is_live(mode)
-        with self._undone_there():
+        with self._undone_there(), self._nothing_ahead():
             self._copy(False)
+            if live and self._goes_ahead(was["expanded_config"]):
+                self._send_ahead(was["expanded_config"])
             self._copy(True)  # what has changed meanwhile: less is left for the end
         begin = time.monotonic()
         try:
@@ -118,6 +123,17 @@ class Move:
                 _persistently(lambda: _delete(self._there, self._wanted))
             raise
 
+    @contextmanager
+    def _nothing_ahead(self) -> Iterator[None]:
+        """Have no memory that was saved to be sent ahead left here when the block fails."""
+        try:
+            yield
+        except BaseException:
+            if self._ahead:
+                with _whatever_happens():
+                    self._here.ask("DELETE", f"{path_of(self._name)}/memory")
+            raise
+
     # Steps
 
     def _stop(self, *, live: bool, may_fall_back: bool) -> bool:
@@ -137,14 +153,46 @@ class Move:
             _change_state(self._here, self._name, "stop", force=True)
         return False
 
+    def _goes_ahead(self, config: Json) -> bool:
+        """Tell whether memory is sent ahead: if the kernel here tells what has changed since."""
+        if is_false(config.get("migration.incremental.memory")):
+            return False
+        if _AHEAD not in self._there.get("/1.0")["api_extensions"]:
+            return False
+        return bool(self._here.get(f"{path_of(self._name)}/checkpoint").get("tracks_memory"))
+
+    def _send_ahead(self, config: Json) -> None:
+        """Send memory while it is used, until little is left to be sent, or it does not help."""
+        rounds = int(config.get("migration.incremental.memory.iterations") or _ROUNDS)
+        goal = int(config.get("migration.incremental.memory.goal") or _GOAL_PERCENT)
+        before = -1
+        for _ in range(rounds):
+            try:
+                headers = self._send("Sending memory ahead", ahead="true")
+            except Refused as error:
+                self._session.say(f"Memory does not go ahead: {error}")
+                return
+            self._ahead = headers["x-lxpy-token"]
+            known = int(headers["x-lxpy-known"])
+            if known >= goal or known <= before:
+                return
+            before = known
+
     def _send_memory(self) -> None:
-        response = self._here.download(f"{path_of(self._name)}/memory")
-        meter = Meter(self._there, "Sending the memory")
+        self._send("Sending the memory", beyond=self._ahead)
+
+    def _send(self, what: str, **wish: str) -> dict[str, str]:
+        """Have a part of the memory, or what is left of it, go there; the headers it had."""
+        response = self._here.download(f"{path_of(self._name)}/memory{query(wish)}")
+        wish["beyond"] = response.headers.get("x-lxpy-beyond", "")
+        meter = Meter(self._there, what)
         try:
             body = Upload(-1, meter.watch(response.pieces(), -1))
-            self._there.ask("PUT", f"{path_of(self._wanted)}/memory", body, _TYPE)
+            path = f"{path_of(self._wanted)}/memory"
+            self._there.ask("PUT", path, body, _TYPE, parameters=wish)
         finally:
             meter.end()
+        return response.headers
 
     def _is_live(self, mode: str) -> bool:
         """Tell whether the memory goes along. Raises BadRequest when it must and cannot."""

@@ -197,6 +197,7 @@ class Application:
         )  # fmt: skip
         self.views.backups = self.backups.of
         self.minutely.add(self.backups.prune)
+        self.minutely.add(self.checkpoints.prune)
         self.instances.on_removed = self.backups.forget
         self.volumes = self._volumes(shelf)
         self.minutely.add(VolumeSchedule(self.db, locks, self.volumes.snapshots, registry).minutely)

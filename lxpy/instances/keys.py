@@ -87,10 +87,6 @@ _APPARMOR = _refused(
     "Instances have no AppArmor profile that lines could be added to: confine it by "
     "security.syscalls.*, raw.seccomp or lxc.cap.drop in raw.lxc", "blob"
 )  # fmt: skip
-_ROUNDS = _refused(
-    "Memory is not copied in rounds: the kernel does not tell CRIU which pages were written; live "
-    "moves stop the instance for one copy"
-)
 _ALLOWANCE = Type("string", parse_allowance)
 _RLIMIT = Type("string", parse_rlimit)
 _IDMAP_RAW = Type("blob", idmaps.parse_raw)
@@ -197,12 +193,12 @@ _OTHERS = (
     ConfigKey("linux.kernel_modules", listing(matching(r"[A-Za-z0-9_-]+", "names of modules")),
               live=True, description="Kernel modules to load on the host before its start"),
     ConfigKey("linux.sysctl.*", STRING, description="Kernel settings inside"),
-    ConfigKey("migration.incremental.memory", _ROUNDS, "false", live=True,
-              description="Refused: memory is copied at once"),
+    ConfigKey("migration.incremental.memory", BOOL, "true", live=True,
+              description="Send memory ahead of a live move, where the kernel tracks its changes"),
     ConfigKey("migration.incremental.memory.goal", integer(0, 100), "70", live=True,
-              description="Kept: of migration.incremental.memory"),
+              description="Percent of it that are there when the instance stops for the move"),
     ConfigKey("migration.incremental.memory.iterations", UINT, "10", live=True,
-              description="Kept: of migration.incremental.memory"),
+              description="How often changes of memory are sent ahead at the most"),
     ConfigKey("nvidia.driver.capabilities", STRING, "compute,utility",
               description="What the driver is for"),
     ConfigKey("nvidia.require.cuda", STRING, description="Version of CUDA it needs"),

@@ -13,6 +13,10 @@ import re
 from pathlib import Path
 
 PARENT = "parent"
+#: by which those who send memory ahead know a part of it
+TOKEN = "token"
+#: a restored process in its user namespace opens it
+PARENT_MODE = 0o755
 #: so many dumps are read at a restore at the most
 DEPTH = 8
 _PAGES = re.compile(r"(pagemap|pages)-[a-z0-9-]+\.img")
@@ -41,9 +45,9 @@ def is_page_file(name: str) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.mkdir(mode=0o755)  # it is opened by processes in the user namespace, as in `Dump`
+    target.mkdir(mode=PARENT_MODE)
     for entry in os.scandir(source):
-        if is_page_file(entry.name):
+        if entry.name == TOKEN or is_page_file(entry.name):
             os.link(entry.path, target / entry.name)
     if (source / PARENT).is_dir():
         _link(source / PARENT, target / PARENT)

@@ -30,7 +30,7 @@ _VMA_SHMID, _VMA_STATUS = 4, 7
 # struct nlmsghdr, struct rtmsg, attributes of routes
 _NLMSG, _RTMSG = 16, 12
 _RTA_NH_ID, _RTA_NEXTHOPS = 30, {4, 5, 9, 18}
-_STATS_DUMP, _DUMP_FROZEN_US = 1, 2
+_STATS_DUMP, _DUMP_FROZEN_US, _DUMP_KNOWN, _DUMP_WRITTEN = 1, 2, 6, 7
 _VMA_FILE = 1 << 6 | 1 << 7  # private and shared mappings of files
 
 
@@ -49,6 +49,16 @@ def frozen_s(directory: str) -> float:
     _, records = read_records(f"{directory}/stats-dump")
     dump = Message(records[0]).message(_STATS_DUMP)
     return 0.0 if dump is None else dump.number(_DUMP_FROZEN_US) / 1e6
+
+
+def known_percent(directory: str) -> int:
+    """Return how much of the pages were in the dump before already. Raises OSError."""
+    _, records = read_records(f"{directory}/stats-dump")
+    dump = Message(records[0]).message(_STATS_DUMP)
+    if dump is None:
+        return 0
+    known, written = dump.number(_DUMP_KNOWN), dump.number(_DUMP_WRITTEN)
+    return 100 * known // max(known + written, 1)
 
 
 class Message:

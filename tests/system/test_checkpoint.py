@@ -239,6 +239,9 @@ def test_refusals(daemon: Daemon, launch: Launch) -> None:
             ("PUT", f"/1.0/instances/{name}/state", {"action": "restart", "stateful": True}),
             "start and stop",
         ),
+        (("GET", f"/1.0/instances/{name}/memory"), "has no state"),
+        (("GET", f"/1.0/instances/{name}/memory?ahead=true"), "cannot be sent ahead"),
+        (("PUT", f"/1.0/instances/{name}/memory?ahead=true&beyond=x", b""), "take the state"),
     ):
         with pytest.raises(ApiError, match=words):
             daemon.api.call(*request)

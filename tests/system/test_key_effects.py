@@ -129,7 +129,6 @@ def test_environment(daemon: Daemon, launch: Launch) -> None:
     ("key", "value", "reason"),
     [
         ("raw.apparmor", "capability,", "no AppArmor profile"),
-        ("migration.incremental.memory", "true", "not copied in rounds"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

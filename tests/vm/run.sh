@@ -2,7 +2,7 @@
 # run.sh VM_RUN [PYTEST ARGUMENT...]: the tests that need another kernel, in a virtual machine.
 #
 # VM_RUN is a program that runs a command as root in a throw-away Debian with lvm2,
-# thin-provisioning-tools, xfsprogs, btrfs-progs, nftables, dnsmasq and busybox-static, and an empty
+# thin-provisioning-tools, xfsprogs, btrfs-progs, rsync, nftables, dnsmasq and busybox-static, and an empty
 # disk /dev/vdb:  VM_RUN --share DIRECTORY --timeout SECONDS -- COMMAND...
 # It shows the directory to the guest at the same path. The interpreter and the libraries of this
 # installation (PREFIX) come along, as the guest may have another Python.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from urllib.parse import quote
 
 import structlog
@@ -74,14 +74,18 @@ class Handlers:
             return await send(request, chunks)
 
 
-async def send(request: web.Request, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
+async def send(
+    request: web.Request, chunks: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     """Reply with what is produced while it is sent, in chunks of HTTP.
 
     What fails before the first byte is raised. Afterwards the connection is cut, so that nobody
     takes for whole what is not.
     """
     first = await anext(chunks, b"")
-    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    response = web.StreamResponse(
+        headers={"Content-Type": "application/octet-stream", **(headers or {})}
+    )
     response.enable_chunked_encoding()
     await response.prepare(request)
     try:

@@ -8,6 +8,7 @@ from lxpy.daemon import http
 from lxpy.daemon.routes.backups import send, upload
 from lxpy.services.memory.checks import Checks
 from lxpy.services.memory.memory import Memory
+from lxpy.units import is_true
 
 
 def routes(checks: Checks, memory: Memory) -> list[web.RouteDef]:
@@ -19,12 +20,24 @@ def routes(checks: Checks, memory: Memory) -> list[web.RouteDef]:
 
     async def fetch(request: web.Request) -> web.StreamResponse:
         name = http.segment(request, "name")
-        async with memory.sent(http.project(request), name) as chunks:
-            return await send(request, chunks)
+        project = http.project(request)
+        if is_true(request.query.get("ahead")):
+            sending = memory.sent_ahead(project, name)
+        else:
+            sending = memory.sent(project, name, request.query.get("beyond", ""))
+        async with sending as found:
+            return await send(request, found.chunks, found.headers)
 
     async def put(request: web.Request) -> web.Response:
         name = http.segment(request, "name")
-        await memory.take(http.project(request), name, upload(request))
+        await memory.take(
+            http.project(request), name, upload(request),
+            is_ahead=is_true(request.query.get("ahead")), beyond=request.query.get("beyond", ""),
+        )  # fmt: skip
+        return http.empty()
+
+    async def forget(request: web.Request) -> web.Response:
+        await memory.forget_ahead(http.project(request), http.segment(request, "name"))
         return http.empty()
 
     found = []
@@ -33,5 +46,6 @@ def routes(checks: Checks, memory: Memory) -> list[web.RouteDef]:
             web.get(f"{path}/{{name}}/checkpoint", check),
             web.get(f"{path}/{{name}}/memory", fetch),
             web.put(f"{path}/{{name}}/memory", put),
+            web.delete(f"{path}/{{name}}/memory", forget),
         ]
     return found

@@ -15,7 +15,8 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,27 @@ from lxpy.instances.devices import disk, unix
 from lxpy.instances.devices.nic import NicPlan
 from lxpy.instances.model import Instance
 from lxpy.instances.syscalls import intercepted
-from lxpy.runtime import criu
+from lxpy.runtime import criu, predump
 from lxpy.runtime.checkpoint import Dump, Way, dismiss, without_hook
 from lxpy.runtime.container import Runtime
 from lxpy.services.directories import Directories
 from lxpy.services.instances.logs import START
 from lxpy.services.instances.store import Key
+from lxpy.services.memory import ahead
 from lxpy.services.memory.criu import Criu
 from lxpy.services.memory.tracking import Tracking
 from lxpy.threads import in_thread
 
 _STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Memory saved ahead: its token, that of what it is built on, what was known already."""
+
+    token: str
+    beyond: str
+    known_percent: int
 
 
 class Checkpoints:
@@ -124,16 +135,53 @@ class Checkpoints:
         try:
             async with self.alone((instance.project, instance.name)), dump:
                 yield dump
+            await in_thread(_put, new, place)
         except LxpyError as error:
             await in_thread(_note, log.with_name(START), f"{error}; CRIU's own words: {log.name}")
             raise
-        await in_thread(_put, new, place)
+        finally:
+            await in_thread(ahead.drop, self._root / instance.unique_name)
         if held and tracks and keeps_running:
             await in_thread(self._tracking.note, held, place)
+
+    async def save_ahead(self, instance: Instance) -> Part:
+        """Save the memory of a running instance ahead of a dump. Raises NotSupported, Failed.
+
+        If that was done before, only what has changed since.
+        """
+        if not await self._program.tracks():
+            raise NotSupported(
+                "Memory cannot be sent ahead: the kernel of this host does not track its changes"
+            )
+        unique = instance.unique_name
+        held = self._runtime.held(unique)
+        if held is None:
+            raise BadRequest("The instance isn't running: its memory cannot be sent ahead")
+        states = self._root / unique
+        last = ahead.place(states)
+        base = last if await in_thread(self._tracking.take, held) == last else None
+        log = self._logs(unique) / "criu.log"
+        way = Way(await self._program.find(), log, keeps_running=True, tracks=True, base=base)
+        new = states / f".{ahead.NAME}-{secrets.token_hex(4)}"
+        known_percent = await predump.save(new, way, name=unique, pid=held.pid)
+        beyond = await in_thread(ahead.token, last) if base else ""
+        token = await in_thread(ahead.put, new, states)
+        await in_thread(self._tracking.note, held, last)
+        return Part(token, beyond, known_percent)
+
+    def states(self, unique: str) -> Path:
+        """Return the directory of all that is saved of an instance's memory."""
+        return self._root / unique
+
+    async def prune(self, _: datetime) -> None:
+        """Remove what was sent ahead of instances that have not followed."""
+        await in_thread(ahead.prune, self._root)
 
     async def remove(self, unique: str, snapshot: str = "") -> None:
         """Remove a dump; one that does not exist is none."""
         await in_thread(shutil.rmtree, self.place(unique, snapshot), True)
+        if not snapshot:
+            await in_thread(ahead.drop, self._root / unique)
 
     async def rename_snapshot(self, unique: str, old: str, new: str) -> None:
         """Follow a snapshot to its new name; one without a dump has nothing to follow."""

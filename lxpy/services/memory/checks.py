@@ -43,12 +43,13 @@ class Checks:
             found.append(Blocker(0, "", reason, remedy))
         for reason, remedy in checkpoints.obstacles(instance, self._networks.unsaved(instance)):
             found.append(Blocker(0, "", reason, remedy))
+        tracks = False
         try:
-            await self._criu.find()
+            tracks = await self._criu.tracks()
         except NotSupported as error:
             found.append(Blocker(0, "", str(error), "see lxpy doctor"))
         blockers = [
             api.Blocker(pid=b.pid, command=b.command, reason=b.reason, remedy=b.remedy)
             for b in found
         ]
-        return api.Check(possible=not blockers, blockers=blockers)
+        return api.Check(possible=not blockers, blockers=blockers, tracks_memory=tracks)

@@ -10,18 +10,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lxpy.runtime import chains, criu
+from lxpy.runtime import chains
 from lxpy.runtime.running import Held
 
 
 @dataclass(frozen=True, slots=True)
 class _Last:
-    """A dump of a running system: whose, where, and the inode of its manifest."""
+    """A dump of a running system: whose, where, and how its directory is known again."""
 
     pid: int
     start_time: int
     place: Path
-    inode: int
+    identity: tuple[int, int]
 
 
 class Tracking:
@@ -36,15 +36,16 @@ class Tracking:
         if last is None or (last.pid, last.start_time) != (held.pid, held.start_time):
             return None
         try:
-            same = _inode(last.place) == last.inode
+            same = _identity(last.place) == last.identity
         except FileNotFoundError:
             return None  # its snapshot was deleted or renamed
         return last.place if same and chains.depth(last.place) < chains.DEPTH else None
 
     def note(self, held: Held, place: Path) -> None:
         """Keep that a dump was made, and its processes go on."""
-        self._last[held.name] = _Last(held.pid, held.start_time, place, _inode(place))
+        self._last[held.name] = _Last(held.pid, held.start_time, place, _identity(place))
 
 
-def _inode(place: Path) -> int:
-    return os.stat(place / criu.MANIFEST).st_ino
+def _identity(place: Path) -> tuple[int, int]:
+    found = os.stat(place)
+    return found.st_ino, found.st_ctime_ns

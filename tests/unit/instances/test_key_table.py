@@ -34,6 +34,7 @@ SEEN = {
     "limits.processes": "test_limits.py::test_processes",
     "linux.kernel_modules": "test_key_effects.py::test_kernel_modules",
     "linux.sysctl.": "test_key_effects.py::test_kernel_settings",
+    "migration.incremental.memory": "test_memory_tracking.py::test_a_move_sends_memory_ahead",
     "raw.idmap": "test_key_effects.py::test_ids",
     "raw.lxc": "test_config_keys.py::test_lines_of_liblxc",
     "raw.seccomp": "test_config_keys.py::test_calls_are_denied",
@@ -62,13 +63,12 @@ SEEN = {
 REFUSED = {
     "limits.network.priority": "test_disk_limits.py::test_what_is_refused",
     "nvidia.": "test_disk_limits.py::test_what_is_refused",
-    "migration.incremental.memory": "test_key_effects.py::test_what_cannot_be_done_is_refused",
     "raw.apparmor": "test_key_effects.py::test_what_cannot_be_done_is_refused",
     "security.syscalls.intercept.bpf": "test_config_keys.py::test_calls_that_are_not_carried_out",
     "security.syscalls.intercept.mount": "test_config_keys.py::test_calls_that_are_not_carried_out",
 }
 #: what LXD, too, only keeps
-KEPT = ("cluster.evacuate", "image.", "migration.incremental.memory.", "user.", "volatile.")
+KEPT = ("cluster.evacuate", "image.", "user.", "volatile.")
 
 
 def where(key: str) -> str:

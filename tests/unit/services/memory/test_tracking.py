@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lxpy.runtime import chains, criu
+from lxpy.runtime import chains
 from lxpy.runtime.running import Held
 from lxpy.services.memory.tracking import Tracking
 
@@ -17,7 +17,6 @@ HELD = Held("c1", 7, 100, 1, 0.0, ready=True, frozen=False, restart_count=0)
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     (tmp_path / "@s0").mkdir()
-    (tmp_path / "@s0" / criu.MANIFEST).write_text("{}")
     return tmp_path / "@s0"
 
 
@@ -40,15 +39,15 @@ def test_not_of_another_boot(place: Path, other: Held) -> None:
 def test_not_one_that_is_gone(place: Path) -> None:
     tracking = Tracking()
     tracking.note(HELD, place)
-    (place / criu.MANIFEST).rename(place / "kept")
+    place.rename(place.with_name("@s1"))
     assert tracking.take(HELD) is None
 
 
 def test_not_another_of_its_name(place: Path) -> None:
     tracking = Tracking()
     tracking.note(HELD, place)
-    (place / criu.MANIFEST).rename(place / "kept")
-    (place / criu.MANIFEST).write_text("{}")
+    place.rename(place.with_name("@s1"))
+    place.mkdir()
     assert tracking.take(HELD) is None
 
 
@@ -58,7 +57,7 @@ def test_not_the_end_of_a_long_chain(place: Path) -> None:
     for number in range(chains.DEPTH):
         tracking.note(HELD, place)
         assert tracking.take(HELD) == place, number
-        inner = inner / chains.PARENT
+        inner /= chains.PARENT
         inner.mkdir()
     tracking.note(HELD, place)
     assert tracking.take(HELD) is None
