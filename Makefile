@@ -12,7 +12,7 @@ export PREFIX BINDIR PYTHON
 bin    := $(PREFIX)/bin
 pytest := PYTHONPATH=. $(bin)/python -m pytest -q $(if $(K),-k '$(K)')
 
-.PHONY: help install demo check format test test-unit test-system test-conformance conformance fuzz crash test-vm bench bench-storage checkpoint-matrix uninstall clean develop
+.PHONY: help install demo check format test test-unit test-system test-conformance conformance fuzz crash reference test-vm bench bench-storage checkpoint-matrix uninstall clean develop
 
 help:
 	@echo 'make install     everything lxpy needs, and lxpy: commands in $(BINDIR), the rest in $(PREFIX)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make fuzz        20000 requests made of the API description'
 	@echo 'make bench       lxpy beside LXD on this machine'
 	@echo 'make bench-storage  its storage beside LXD and Incus'
+	@echo 'make reference   docs/reference.md and docs/openapi.json, from the declarations'
 	@echo 'make checkpoint-matrix  what can be saved with its memory; writes docs/checkpoint-support.md'
 	@echo 'make uninstall   remove lxpy; PURGE=1 removes the instances, too'
 
@@ -66,6 +67,9 @@ fuzz: develop
 
 crash: develop
 	LXPY_CRASH_POINTS=$(CRASH_POINTS) $(pytest) tests/system/test_storage_crash.py tests/system/test_snapshot_crash.py
+
+reference: develop
+	PYTHONPATH=. $(PREFIX)/bin/python -m tests.reference
 
 test-vm: develop
 	@[ -n '$(VM_RUN)' ] || { echo 'make test-vm VM_RUN=PROGRAM: see tests/vm/run.sh' >&2; exit 2; }

@@ -57,18 +57,6 @@ class ConfigKey:
     description: str = ""
     scope: str = ""
 
-    def describe(self) -> dict[str, str]:
-        """Return the entry of `/1.0/metadata/configuration`."""
-        entry = {
-            "defaultdesc": self.default,
-            "liveupdate": "yes" if self.live else "no",
-            "longdesc": "",
-            "scope": self.scope,
-            "shortdesc": self.description,
-            "type": self.type.name,
-        }
-        return {name: text for name, text in entry.items() if text or name == "longdesc"}
-
 
 @dataclass(frozen=True, slots=True)
 class Texts:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests import reference
 from tests.support.daemon import Daemon
 
 
@@ -21,3 +22,6 @@ def test_the_description_is_served_and_sound(daemon: Daemon) -> None:
     body = one["put"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/InstancePut"}
     assert "lxpy_openapi" in daemon.api.get("/1.0")["api_extensions"]
+    assert (reference.DOCS / "openapi.json").read_text() == reference.openapi(daemon), (
+        "make reference"
+    )
