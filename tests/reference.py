@@ -28,8 +28,9 @@ from tests.support.daemon import REPOSITORY, Daemon, install_commands
 DOCS = REPOSITORY / "docs"
 _HEAD = """# Reference
 
-All keys, devices and extensions, made of their declarations by `make reference`. A `*` stands for any name; keys that are *live*
-take effect on what runs. What they mean is told in the pages of [index.md](index.md), and in LXD's documentation."""
+All keys, devices and extensions, made of their declarations by `make reference`. A `*` stands for
+any name; keys that are *live* take effect on what runs. What they mean is told in the pages of
+[index.md](index.md), and in LXD's documentation."""
 _DEVICES: Mapping[str, Kind] = {
     "disk": disk.DISK,
     **{f"nic, nictype={name}": kind for name, kind in nic_kinds.KINDS.items()},

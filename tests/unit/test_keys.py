@@ -64,13 +64,6 @@ def test_defaults_and_live() -> None:
     assert not TABLE.live("nope")
 
 
-def test_documentation() -> None:
-    assert next(iter(TABLE)).describe() == {
-        "defaultdesc": "true", "liveupdate": "yes", "longdesc": "", "shortdesc": "Whether",
-        "type": "bool",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
