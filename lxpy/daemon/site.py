@@ -98,10 +98,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield images.routes(app.images, _publish(app))
     yield networks.routes(app.networks, app.sees_network)
     yield network_policies.routes(app.networks)
-    yield checkpoints.routes(
-        Checks(app.store, app.runtime, app.criu, app.networks),
-        Memory(app.store, app.locks, app.checkpoints, app.power),
-    )
+    yield checkpoints.routes(Checks(app.store, app.runtime, app.criu, app.networks), _memory(app))
     yield storage.routes(app.pools, app.volumes)
     yield profiles.routes(app.profiles)
     yield server.routes(app.server)
@@ -120,7 +117,8 @@ def _instances(app: Application) -> instances.Services:
     sink = migration_sink.Parts(
         store=app.store, locks=app.locks, journal=app.journal, profiles=app.profiles,
         pools=app.pools, power=app.power, creation=creation, files=app.snapshot_files,
-        staging=app.staging, registry=app.registry,
+        staging=app.staging, registry=app.registry, memory=_memory(app),
+        remove=app.instances.remove,
     )  # fmt: skip
     increments = Increments(
         app.store, app.journal, app.pools, app.profiles, app.snapshot_files, app.restoring
@@ -148,8 +146,13 @@ def _instances(app: Application) -> instances.Services:
 
 def _source(app: Application) -> MigrationSource:
     return MigrationSource(
-        app.store, app.exports, app.power, app.staging, app.pools.storage, app.registry
-    )
+        app.store, app.exports, app.power, _memory(app), app.staging, app.pools.storage,
+        app.registry,
+    )  # fmt: skip
+
+
+def _memory(app: Application) -> Memory:
+    return Memory(app.store, app.locks, app.checkpoints, app.power)
 
 
 def _copies(app: Application) -> Copies:

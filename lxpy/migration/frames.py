@@ -12,9 +12,13 @@ from lxpy.operations.channel import Channel
 _MAX_JSON_BYTES = 64 << 20
 
 
-def lost() -> Failed:
+class Lost(Failed):
+    """The other server has gone: nobody knows what it has done."""
+
+
+def lost() -> Lost:
     """Return the error of a peer that has gone."""
-    return Failed("The other server has closed the connection before the transfer was complete")
+    return Lost("The other server has closed the connection before the transfer was complete")
 
 
 async def stream(channel: Channel) -> AsyncIterator[bytes]:

@@ -132,7 +132,10 @@ class SnapshotHeader:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the source offers, or what the sink takes of that. `live` is set for a memory, too."""
+    """What the source offers, or what the sink takes of that.
+
+    `live` is LXD's word for a memory as well, which only LXD could take; `memory` is ours.
+    """
 
     form: int
     snapshots: tuple[SnapshotHeader, ...] = ()
@@ -143,6 +146,7 @@ class Header:
     live: bool = False
     size: int = 0
     index_version: int = 0
+    memory: bool = False
 
     def encode(self) -> bytes:
         """Return the message."""
@@ -165,6 +169,8 @@ class Header:
             fields.append((12, wire.encode([(number, 1) for number in sorted(self.btrfs)])))
         if self.index_version:
             fields.append((13, self.index_version))
+        if self.memory:
+            fields.append((100, 1))
         return wire.encode(fields)
 
     @classmethod
@@ -185,6 +191,7 @@ class Header:
             live=found.has(2),
             size=signed(found.last(11)),
             index_version=signed(found.last(13)),
+            memory=bool(found.last(100)),
         )
 
 

@@ -15,7 +15,7 @@ import stat
 from lxpy.kernel import mounts, namespaces, processes
 from lxpy.runtime import child, criu
 from lxpy.runtime.cgroups import DELEGATED
-from lxpy.runtime.files import write
+from lxpy.runtime.files import read, write
 from lxpy.runtime.fs import Confined
 from lxpy.runtime.launch import Start
 from lxpy.runtime.phases import Report
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from lxpy.runtime.server import Supervisor
 
 _NODES = "nodes"
+#: the control group that CRIU itself runs in, below the instance's
+_OWN = ".restore"
+_PATIENCE_S = 0.2
 _HOOK = """#!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
 cd {stage} && echo "$CRTOOLS_INIT_PID" >ask && read answer <answer && [ "$answer" = go ]
@@ -59,7 +62,7 @@ class Restore(Start):
         for path, _, _, controllers in self._dump["cgroups"]:
             for name in controllers:
                 write(f"{payload}/{path}/cgroup.subtree_control", f"+{name}")
-        own = f"{self.group.v2}/.restore"
+        own = f"{self.group.v2}/{_OWN}"
         os.mkdir(own)
         return os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -77,6 +80,18 @@ class Restore(Start):
         super().discard()
         for pidfd in orphans:
             self.supervisor.reap_orphan(pidfd)
+        # Who had ended already is in no list of the group's.
+        self.supervisor.loop.later(_PATIENCE_S, lambda: _reap_ended(f"{self.group.path}/{_OWN}"))
+
+
+def _reap_ended(group: str) -> None:
+    """Collect those of our children that have ended in a group, which nobody waits for."""
+    for thread in os.listdir("/proc/self/task"):
+        for pid in read(f"/proc/self/task/{thread}/children").split():
+            with contextlib.suppress(OSError):
+                where = read(f"/proc/{pid}/cgroup").splitlines()
+                if any(line.startswith(f"0::/{group}") for line in where):
+                    os.waitpid(int(pid), os.WNOHANG)
 
 
 def _stage(plan: Plan, report: Report, dump: dict[str, Any]) -> None:

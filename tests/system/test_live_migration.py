@@ -184,6 +184,44 @@ def test_a_move_without_memory(pair: Pair, launch: Launch) -> None:
     assert where(pair.there, name)[0] == tag, "the disk is there, the process is not"
 
 
+def test_lxd_s_own_client_moves_it_with_its_memory(
+    pair: Pair, launch: Launch, one_network: str
+) -> None:
+    name = launch(profiles=[one_network])
+    had = pair.here.address(name)
+    tag, _ = count(pair.here, name)
+    pair.here.api.post(f"/1.0/instances/{name}/snapshots", {"name": "kept"})
+    pair.run("lxc", "move", f"here:{name}", "there:", "--mode", "relay")
+    assert pair.here.instances() == [] and running(pair, name) == [pair.there]
+    goes_on(pair.there, name, tag)
+    assert pair.there.address(name) == had
+    assert pair.there.api.get(f"/1.0/instances/{name}")["stateful"] is False
+    pair.run("lxc", "move", f"there:{name}", "here:", "--mode", "relay")
+    goes_on(pair.here, name, tag)
+    assert pair.here.api.get(f"/1.0/instances/{name}/snapshots/kept")["name"] == "kept"
+
+
+def test_lxd_s_own_client_is_told_why_not(pair: Pair, launch: Launch) -> None:
+    """What cannot be saved, or cannot go on there, goes on here."""
+    name = launch()
+    pair.here.exec(name, "sh", "-c", "unshare -Urpf sleep 300 </dev/null >/dev/null 2>&1 &")
+    processes.wait_until(lambda: "sleep 300" in pair.here.out(name, "ps"))
+    done = pair.run("lxc", "move", f"here:{name}", "there:", "--mode", "relay", check=False)
+    assert "cannot be saved" in done.stderr
+    assert running(pair, name) == [pair.here] and pair.there.instances() == []
+    whole = launch()
+    tag, _ = count(pair.here, whole)
+    pair.there.api.patch("/1.0/profiles/default", {"config": {"security.privileged": "true"}})
+    try:
+        done = pair.run("lxc", "move", f"here:{whole}", "there:", "--mode", "relay", check=False)
+    finally:
+        pair.there.api.patch("/1.0/profiles/default", {"config": {"security.privileged": ""}})
+    assert done.returncode == 1
+    processes.wait_until(lambda: running(pair, whole) == [pair.here])
+    goes_on(pair.here, whole, tag)
+    assert pair.there.instances() == []
+
+
 @pytest.mark.usefixtures("over_https")
 def test_over_the_network(pair: Pair, launch: Launch, one_network: str) -> None:
     name = launch(profiles=[one_network])

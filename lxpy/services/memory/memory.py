@@ -98,22 +98,33 @@ class Memory:
             instance = self._store.get(project, name)
             if self._power.is_running(instance) or instance.stateful:
                 raise BadRequest(f'Instance "{name}" runs or has a state: it can be given none')
-            states = self._checkpoints.states(instance.unique_name)
-            new = states / f".arriving-{secrets.token_hex(4)}"
-            try:
-                await in_thread(_make, new)
-                await _unpacked(new, chunks)
-                if is_ahead:
-                    await in_thread(_receive, new, states, beyond)
-                    return
-                await in_thread(_settle, new, instance)
-                await in_thread(ahead.build, new, states, beyond)
-                await in_thread(_put, new, self._checkpoints.place(instance.unique_name))
-                await in_thread(ahead.drop, states)
-            except BaseException:
-                await in_thread(_remove, new)
-                raise
-            await self._store.save(replace(instance, stateful=True))
+            await self.arrive(instance, chunks, is_ahead=is_ahead, beyond=beyond)
+
+    async def arrive(
+        self,
+        instance: Instance,
+        chunks: AsyncIterable[bytes],
+        *,
+        is_ahead: bool = False,
+        beyond: str = "",
+    ) -> None:
+        """Do what `take` does, with the lock of the instance held. Raises BadRequest, Failed."""
+        states = self._checkpoints.states(instance.unique_name)
+        new = states / f".arriving-{secrets.token_hex(4)}"
+        try:
+            await in_thread(_make, new)
+            await _unpacked(new, chunks)
+            if is_ahead:
+                await in_thread(_receive, new, states, beyond)
+                return
+            await in_thread(_settle, new, instance)
+            await in_thread(ahead.build, new, states, beyond)
+            await in_thread(_put, new, self._checkpoints.place(instance.unique_name))
+            await in_thread(ahead.drop, states)
+        except BaseException:
+            await in_thread(_remove, new)
+            raise
+        await self._store.save(replace(instance, stateful=True))
 
     async def forget_ahead(self, project: str, name: str) -> None:
         """Remove what was sent ahead. Raises NotFound."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
@@ -51,9 +51,9 @@ class Receiving:
     def answer(self, offer: Header, *, refresh: Sequence[SnapshotHeader] | None) -> Header:
         """Return what is taken of an offer: with `refresh`, these snapshots only.
 
-        Raises NotSupported for an instance that is to come with its memory, Failed.
+        Raises NotSupported for an instance that is to come with LXD's kind of memory, Failed.
         """
-        if offer.live:
+        if offer.live and not offer.memory:
             raise NotSupported(
                 "The memory of running instances goes between lxpy servers only, by `lxpy move "
                 "--live`: stop the instance first, or leave the memory behind (--stateless)"
@@ -67,6 +67,7 @@ class Receiving:
             btrfs=BTRFS_FEATURES & offer.btrfs if as_stream else frozenset(),
             refresh=refresh is not None,
             index_version=min(offer.index_version, INDEX_VERSION),
+            memory=offer.memory and refresh is None,
         )
         if not as_stream:
             agreed(answer, answer)
@@ -104,6 +105,10 @@ class Receiving:
             await rsync.receive(self._fs, tree, agreed(answer, answer), meter.add)
             if offer.shifts:
                 await _unshift(tree.descriptor, offer.shifts)
+
+    def memory(self) -> AsyncIterator[bytes]:
+        """Yield the archive of an instance's memory."""
+        return frames.stream(self._fs)
 
     async def _streams(self, volume: Volume, answer: Header) -> None:
         """Make them of the storage driver's own streams, which come oldest first."""

@@ -6,14 +6,14 @@ Source: LXD docs, "REST API", "Migration".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
 from lxpy.api.instances import InstancesPost
-from lxpy.errors import BadRequest, Conflict, Failed
+from lxpy.errors import BadRequest, Conflict, Failed, NotSupported
 from lxpy.instances import names
 from lxpy.instances.model import Instance, Snapshot, snapshot_of
 from lxpy.migration.messages import NEVER, Header, SnapshotHeader
@@ -29,6 +29,7 @@ from lxpy.services.instances.starting import volume_of, with_config
 from lxpy.services.instances.store import InstanceStore
 from lxpy.services.journal import Journal
 from lxpy.services.locks import Locks
+from lxpy.services.memory.memory import Memory
 from lxpy.services.migration import meetings
 from lxpy.services.migration.meetings import Peer
 from lxpy.services.migration.receiving import Receiving
@@ -58,6 +59,9 @@ class Parts:
     files: SnapshotFiles
     staging: Staging
     registry: Registry
+    memory: Memory
+    #: removes an instance that does not run, its lock held
+    remove: Callable[[Instance], Awaitable[None]]
 
 
 class MigrationSink:
@@ -146,6 +150,11 @@ class MigrationSink:
         parts.pools.check_root(pool, instance.root_device[1])
         volume = volume_of(instance)
         receiving = Receiving(parts.pools.storage, parts.staging, pool, fs, operation, base.name)
+        if offer.memory and "volatile.uuid" not in base.config:
+            raise NotSupported(
+                "Unable to perform container live migration: memory goes along with moves, not "
+                "with copies: leave it behind (--stateless)"
+            )
         answer = receiving.answer(offer, refresh=None)
         await control.send(answer.encode())
 
@@ -159,9 +168,24 @@ class MigrationSink:
             ) as intent:
                 await receiving.new(volume, offer, answer)
                 await parts.creation.insert(instance, pool, intent, snapshots)
+            if answer.memory:
+                await self._go_on(instance, receiving, offer, answer)
 
         await meetings.receive_all(control, transfer())
         parts.creation.tell_created(parts.store.get(instance.project, instance.name), pool)
+
+    async def _go_on(
+        self, instance: Instance, receiving: Receiving, offer: Header, answer: Header
+    ) -> None:
+        """Have a new instance go on here that has stopped there: what has changed, and memory."""
+        parts, key = self._parts, (instance.project, instance.name)
+        try:
+            await receiving.step(volume_of(instance), offer, answer)
+            await parts.memory.arrive(parts.store.get(*key), receiving.memory())
+            await parts.power.revive(*key, _no_more)
+        except BaseException:
+            await parts.remove(parts.store.get(*key))
+            raise
 
     # One that is here already
 
@@ -278,6 +302,10 @@ def _identified(made: Mapping[str, str], given: Mapping[str, str]) -> dict[str, 
         if template := given.get(_TEMPLATE):
             config[_TEMPLATE] = template
     return config
+
+
+async def _no_more(_: int) -> None:
+    """Leave an instance as it comes: it is who it was."""
 
 
 def _is_here(offered: SnapshotHeader, have: Mapping[str, Snapshot]) -> bool:

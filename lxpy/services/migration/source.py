@@ -15,11 +15,12 @@ from typing import Any
 from lxpy.api import instances as api
 from lxpy.api.snapshots import SnapshotPost
 from lxpy.backups.programs import wide_pipe
-from lxpy.errors import BadRequest, Failed, NotFound
+from lxpy.errors import BadRequest, Failed, NotFound, NotSupported
 from lxpy.images.progress import Meter
 from lxpy.instances import architectures
 from lxpy.instances.model import Snapshot
 from lxpy.migration import frames, rsync
+from lxpy.migration.frames import Lost
 from lxpy.migration.messages import (
     BTRFS_FEATURES,
     INDEX_VERSION,
@@ -35,7 +36,9 @@ from lxpy.operations.registry import Operation, Registry
 from lxpy.services.backups.described import portable
 from lxpy.services.backups.exports import Exports, Still
 from lxpy.services.instances.power import Power
+from lxpy.services.instances.starting import volume_of
 from lxpy.services.instances.store import InstanceStore
+from lxpy.services.memory.memory import Memory
 from lxpy.services.migration import meetings
 from lxpy.services.migration.meetings import Peer
 from lxpy.services.migration.staging import Staging
@@ -60,6 +63,7 @@ class MigrationSource:
         store: InstanceStore,
         exports: Exports,
         power: Power,
+        memory: Memory,
         staging: Staging,
         storage: StoragePools,
         registry: Registry,
@@ -67,6 +71,7 @@ class MigrationSource:
         self._store = store
         self._exports = exports
         self._power = power
+        self._memory = memory
         self._staging = staging
         self._storage = storage
         self._registry = registry
@@ -74,21 +79,31 @@ class MigrationSource:
     def send(self, project: str, name: str, wish: api.InstancePost) -> Operation:
         """Start the migration of an instance: to a server that comes, or one that waits.
 
-        Raises NotFound, BadRequest for one that runs and is to be moved with its memory.
+        One that runs and is to be moved with its memory is stopped with its state at the end, and
+        goes on at the other server; or here, if that says that it cannot. Raises NotFound,
+        BadRequest.
         """
         instance = self._store.get(project, name)
-        if wish.live and self._power.is_running(instance):
-            raise BadRequest(
-                f'Unable to perform container live migration: "{name}" runs, and its memory goes '
-                "between lxpy servers only, by `lxpy move --live`: stop it first, or leave the "
-                "memory behind (--stateless)"
-            )
         alone = wish.instance_only or wish.container_only
+        live = wish.live and self._power.is_running(instance)
+        if live and instance.ephemeral:
+            raise BadRequest(
+                f'"{name}" is ephemeral, it would be gone when it stops: unset that first, or '
+                "leave the memory behind (--stateless)"
+            )
 
         async def work(operation: Operation, control: Channel, fs: Channel) -> None:
             async with self._exports.still(project, name, instance_only=alone) as (still, about):
                 sending = Sending(self._storage, self._staging, still.pool, fs, operation)
-                await sending.instance(control, still, about, may_vanish=wish.allow_inconsistent)
+                parting = Parting(self._power, self._memory, still, fs) if live else None
+                try:
+                    await sending.instance(
+                        control, still, about, may_vanish=wish.allow_inconsistent, parting=parting
+                    )
+                except BaseException as error:
+                    if parting is not None:
+                        await parting.undo(error)
+                    raise
 
         return meetings.meet(
             self._registry, "Migrating instance", work, peer_of(wish.target),
@@ -127,6 +142,44 @@ def peer_of(target: api.MigrationTarget | None) -> Peer | None:
     return Peer(target.operation, target.secrets or {}, target.certificate)
 
 
+class Parting:
+    """The end of a running instance here, which goes on at the other server with its memory."""
+
+    def __init__(self, power: Power, memory: Memory, still: Still, fs: Channel) -> None:
+        self._power = power
+        self._memory = memory
+        self._key = still.instance.project, still.instance.name
+        self._fs = fs
+        self._has_stopped = False
+        self._is_sent = False
+        #: where its files are, without the snapshot
+        self.volume = volume_of(still.instance)
+
+    async def stop(self) -> None:
+        """Have it stand still; its memory is on disk. Raises LxpyError."""
+        await self._power.suspend(*self._key)
+        self._has_stopped = True
+
+    async def send(self) -> None:
+        """Send the memory. Raises Failed."""
+        async with self._memory.sent(*self._key, "") as sending:
+            async for chunk in sending.chunks:
+                await self._fs.send(chunk)
+        await frames.end(self._fs)
+        self._is_sent = True
+
+    async def undo(self, error: BaseException) -> None:
+        """Have it go on here, unless it may run there already. Raises Failed."""
+        if not self._has_stopped:
+            return
+        if self._is_sent and isinstance(error, Lost):
+            raise Failed(
+                f'The other server has all of "{self._key[1]}", and has not said whether it runs '
+                "there. It is stopped here, with its memory: look there, then delete it or start it"
+            ) from error
+        await self._power.start(*self._key)
+
+
 class Sending:
     """The files of one volume with its snapshots, on their way over the socket `fs`."""
 
@@ -145,12 +198,20 @@ class Sending:
         self._operation = operation
 
     async def instance(
-        self, control: Channel, still: Still, about: Mapping[str, Any], *, may_vanish: bool
+        self,
+        control: Channel,
+        still: Still,
+        about: Mapping[str, Any],
+        *,
+        may_vanish: bool,
+        parting: Parting | None = None,
     ) -> None:
-        """Send an instance that stays as it is. Raises Failed."""
+        """Send an instance that stays as it is, or parts from here at the end. Raises Failed."""
         index = {_NAMES[key]: value for key, value in about.items() if key in _NAMES}
         snapshots = [_header(each, still.instance.architecture) for each in still.snapshots]
-        await self.all(control, still.volume, snapshots, index, may_vanish=may_vanish)
+        await self.all(
+            control, still.volume, snapshots, index, may_vanish=may_vanish, parting=parting
+        )
 
     async def all(
         self,
@@ -160,22 +221,29 @@ class Sending:
         index: Mapping[str, Any],
         *,
         may_vanish: bool = False,
+        parting: Parting | None = None,
     ) -> None:
         """Offer, then send what is taken of that; `volume` and snapshots stay as they are.
 
         Raises Failed.
         """
         streams = self._pool.driver == "btrfs" and self._storage.info(self._pool).streams
-        form = Form.BTRFS if streams else Form.RSYNC
+        form = Form.BTRFS if streams and parting is None else Form.RSYNC
         offer = Header(
             form,
             tuple(snapshots),
             rsync=offered(self._pool.config),
             btrfs=BTRFS_FEATURES if form is Form.BTRFS else frozenset(),
             index_version=INDEX_VERSION,
+            memory=parting is not None,
         )
         await control.send(offer.encode())
         answer = await meetings.header(control)
+        if parting is not None and not answer.memory:
+            raise NotSupported(
+                "Unable to perform container live migration: memory goes between lxpy servers "
+                "only: stop the instance first, or leave the memory behind (--stateless)"
+            )
 
         async def transfer() -> None:
             if answer.index_version:
@@ -189,6 +257,10 @@ class Sending:
                 await self._synced(volumes, offer, answer, may_vanish)
             else:
                 raise Failed("The other server wants the files in a form that was not offered")
+            if parting is not None:
+                await parting.stop()
+                await self._synced([parting.volume], offer, answer, may_vanish)
+                await parting.send()
 
         await meetings.send_all(control, transfer())
 
