@@ -61,6 +61,7 @@ from lxpy.services.server.proxies import Proxies
 from lxpy.services.server.server import Server
 from lxpy.services.server.settings import Settings
 from lxpy.services.server.trust import Trust
+from lxpy.services.server.warnings import Warnings
 from lxpy.services.snapshots.files import SnapshotFiles
 from lxpy.services.snapshots.mounts import SnapshotMounts
 from lxpy.services.snapshots.quiet import Pause
@@ -107,6 +108,7 @@ class Application:
         self._background: set[asyncio.Task[None]] = set()
         self.db = Database(f"sqlite+aiosqlite:///{directories.database}")
         self.care = Care(self.db, directories)
+        self.warnings = Warnings()
         self.again = False
         self.bus = bus = Bus()
         self.registry = registry = Registry(bus)
@@ -197,6 +199,7 @@ class Application:
         )  # fmt: skip
         self.views.backups = self.backups.of
         self.minutely.add(self.backups.prune)
+        self.minutely.add(self.warnings.look)
         self.minutely.add(self.checkpoints.prune)
         self.instances.on_removed = self.backups.forget
         self.volumes = self._volumes(shelf)
@@ -223,7 +226,7 @@ class Application:
         self.trust = Trust(self.db, self.settings, certificate, registry, lifecycle)
         self.server = Server(
             self.db, self.settings, self.pools, lifecycle, certificate, self.own_volumes,
-            self.care,
+            self.warnings,
         )  # fmt: skip
         self.trust.addresses = self.server.addresses = self.https.addresses
         self.server.listen = self._listen
@@ -237,6 +240,10 @@ class Application:
                 "restore": self.restoring.finish,
             },
         )  # fmt: skip
+
+        self.warnings.sources += [
+            self.care.troubles, self.pools.troubles, self.networks.troubles, self.startup.troubles,
+        ]  # fmt: skip
 
     def _images(self) -> Images:
         store = ImageStore(

@@ -72,6 +72,12 @@ def test_what_cannot_start_stops_nobody_else(own_daemon: Daemon, busybox_image: 
     own_daemon.restart()
     own_daemon.wait_status("good", "Running")
     assert own_daemon.status("bad") == "Stopped"
+    (warning,) = own_daemon.api.get("/1.0/warnings?recursion=1")
+    assert warning["type"] == "Failed to autostart instance" and warning["project"] == "default"
+    assert warning["entity_url"] == "/1.0/instances/bad" and "init" in warning["last_message"]
+    assert "Failed to autostart instance" in own_daemon.lxpy("warning", "list").stdout
+    own_daemon.delete("bad")
+    assert own_daemon.api.get("/1.0/warnings") == []
 
 
 def test_running_ones_are_not_touched(own_daemon: Daemon, busybox_image: Path) -> None:

@@ -258,10 +258,14 @@ def test_a_pool_whose_source_is_gone_keeps_nobody_back(own_daemon: Daemon) -> No
     source.rename(source.with_name("away"))
     own_daemon.start()
     assert api.get("/1.0/storage-pools/p")["status"] == "Unavailable"
+    (warning,) = api.get("/1.0/warnings?recursion=1")
+    assert warning["type"] == "Storage pool unavailable" and warning["severity"] == "high"
+    assert warning["entity_url"] == "/1.0/storage-pools/p"
     status, _, reply = api.raw("GET", "/1.0/storage-pools/p/resources")
     assert status == 503 and b"mount or restore it" in reply
     source.with_name("away").rename(source)
     api.get("/1.0/storage-pools/p/resources")
     assert api.get("/1.0/storage-pools/p")["status"] == "Created"
+    assert api.get("/1.0/warnings") == []
     api.call("DELETE", "/1.0/storage-pools/p")
     assert source.is_dir()

@@ -6,11 +6,12 @@ And it goes: the host shuts down, instances are stopped in order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 
 from lxpy.errors import Conflict, LxpyError, NotFound
+from lxpy.events.lifecycle import url
 from lxpy.instances import boot
 from lxpy.instances.model import Instance, unique_name
 from lxpy.runtime.container import Held, Runtime
@@ -19,6 +20,7 @@ from lxpy.services.instances.power import Power
 from lxpy.services.instances.starting import Starter
 from lxpy.services.instances.store import InstanceStore
 from lxpy.services.journal import Intent, Journal
+from lxpy.services.server.warnings import AUTOSTART, Trouble
 from lxpy.services.storage.pools import Pools
 from lxpy.storage import Volume, VolumeType
 
@@ -63,6 +65,7 @@ class Startup:
         }
         self._paused: set[str] = set()
         self._interrupted: list[Intent] = []
+        self._failed: dict[int, str] = {}
 
     async def recover(self) -> None:
         """Finish or undo what a former daemon was in the middle of."""
@@ -177,6 +180,17 @@ class Startup:
                 await self._power.start(instance.project, instance.name)
             except LxpyError as error:
                 _log.warning("autostart failed", instance=instance.unique_name, error=str(error))
+                self._failed[instance.id] = str(error)
+
+    def troubles(self) -> Iterable[Trouble]:
+        """Return which instances should have come up with the daemon, and still do not run."""
+        for id, text in list(self._failed.items()):
+            instance = self._store.by_id(id)
+            if instance is None or self._power.is_running(instance):
+                del self._failed[id]
+                continue
+            path = url(f"/1.0/instances/{instance.name}", instance.project)
+            yield Trouble(AUTOSTART, text, "low", path, instance.project)
 
     async def stop_all(self, *, force: bool, timeout_s: int | None = None) -> None:
         """Stop every instance, so that each starts again with the next daemon."""

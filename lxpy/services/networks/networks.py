@@ -40,6 +40,7 @@ from lxpy.services.networks.acls import Acls
 from lxpy.services.networks.forwards import Forwards, check_kept
 from lxpy.services.networks.nics import Network
 from lxpy.services.networks.wiring import Wiring
+from lxpy.services.server.warnings import NETWORK, Trouble
 from lxpy.threads import in_thread
 
 
@@ -94,6 +95,11 @@ class Networks:
         }  # fmt: skip
         await self.acls.start()
         await self._wiring.start(running, self._default)
+
+    def troubles(self) -> Iterable[Trouble]:
+        """Return which networks are not up, and why."""
+        for name, text in self._wiring.failed.items():
+            yield Trouble(NETWORK, text, entity_url=f"/1.0/networks/{name}")
 
     async def stop(self) -> None:
         """Take every network down: the installation shuts down."""

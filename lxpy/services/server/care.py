@@ -7,19 +7,17 @@ be read is shown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from uuid import NAMESPACE_URL, uuid5
 
 import structlog
 
-from lxpy.api.server import Warned
-from lxpy.db.base import now
 from lxpy.db.engine import Database
 from lxpy.db.safety import Condition, Replacement, Safety, State
 from lxpy.db.upgrade import upgrade
-from lxpy.errors import BadRequest, LxpyError, NotFound
+from lxpy.errors import LxpyError
 from lxpy.services.directories import Directories
+from lxpy.services.server.warnings import Trouble
 from lxpy.threads import in_thread
 
 _LOOK_S = 60.0
@@ -56,7 +54,7 @@ class Care:
         self._safety = Safety(
             directories.database, directories.database_care, lambda: evidence(directories)
         )
-        self._warned: dict[str, Warned] = {}
+        self._troubles: dict[str, str] = {}
         db.on_damage = self._damaged
 
     @property
@@ -112,7 +110,7 @@ class Care:
             try:
                 if await in_thread(self._safety.dumps.due):
                     await in_thread(self._safety.dumps.make)
-                self._warned.pop(_COPIES, None)
+                self._troubles.pop(_COPIES, None)
             except (LxpyError, OSError) as error:
                 self._tell(_COPIES, str(error))
             await asyncio.sleep(_LOOK_S)
@@ -135,41 +133,13 @@ class Care:
         """Note that all has been found that there is."""
         await in_thread(self._safety.recovered)
 
-    # Warnings
-
-    def warnings(self) -> Sequence[Warned]:
-        """Return what an administrator should know."""
-        return list(self._warned.values())
-
-    def mark(self, uuid: str, status: str) -> None:
-        """Note that a warning is known, or new again. Raises NotFound, BadRequest."""
-        if status not in ("new", "acknowledged"):
-            raise BadRequest(f'Status may only be set to "acknowledged" or "new", not "{status}"')
-        self._find(uuid).status = status
-
-    def dismiss(self, uuid: str) -> None:
-        """Forget a warning, until there is cause for it again. Raises NotFound."""
-        del self._warned[self._find(uuid).type]
-
-    def _find(self, uuid: str) -> Warned:
-        for each in self._warned.values():
-            if each.uuid == uuid:
-                return each
-        raise NotFound("Warning not found")
+    def troubles(self) -> Iterable[Trouble]:
+        """Return what is wrong with the database now."""
+        return [Trouble(kind, text) for kind, text in self._troubles.items()]
 
     def _tell(self, kind: str, text: str) -> None:
         _log.error(kind.lower(), cause=text)
-        old = self._warned.get(kind)
-        moment = now()
-        self._warned[kind] = Warned(
-            uuid=str(uuid5(NAMESPACE_URL, f"lxpy:{kind}")),
-            type=kind,
-            severity="high",
-            count=1 if old is None else old.count + 1,
-            first_seen_at=moment if old is None else old.first_seen_at,
-            last_seen_at=moment,
-            last_message=text,
-        )
+        self._troubles[kind] = text
 
 
 def evidence(directories: Directories) -> str:

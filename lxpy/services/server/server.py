@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 from lxpy.api import resources
 from lxpy.api import server as api
@@ -17,20 +16,13 @@ from lxpy.services.server import access, environment, hardware
 from lxpy.services.server.certificate import ServerCertificate
 from lxpy.services.server.keys import PASSWORD, checked, shown
 from lxpy.services.server.settings import Settings
+from lxpy.services.server.warnings import Warnings
 from lxpy.services.storage.own_volumes import OwnVolumes
 from lxpy.services.storage.pools import Pools
 from lxpy.threads import in_thread
 
 #: raises PreconditionFailed when the writable part it is shown is not the one the caller knows
 Check = Callable[[object], None]
-
-
-class Warnings(Protocol):
-    """What an administrator should know; see `Care`."""
-
-    def warnings(self) -> Sequence[api.Warned]: ...
-    def mark(self, uuid: str, status: str) -> None: ...
-    def dismiss(self, uuid: str) -> None: ...
 
 
 class Server:

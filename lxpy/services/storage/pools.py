@@ -6,7 +6,7 @@ Source: LXD docs, "Storage pools".
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from lxpy.instances.model import DEFAULT_PROJECT
 from lxpy.services.instances.store import InstanceStore
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.locks import Locks
+from lxpy.services.server.warnings import POOL, Trouble
 from lxpy.storage import Pool, StoragePools
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -88,6 +89,11 @@ class Pools:
             except (LxpyError, OSError) as error:
                 _log.warning("storage pool unavailable", pool=pool.name, error=str(error))
                 self._broken[pool.name] = str(error)
+
+    def troubles(self) -> Iterable[Trouble]:
+        """Return which pools cannot be used, and why."""
+        for name, text in self._broken.items():
+            yield Trouble(POOL, text, entity_url=f"/1.0/storage-pools/{name}")
 
     async def stop(self) -> None:
         """Let go of every pool, as no instance runs any more: nothing stays mounted."""

@@ -12,7 +12,7 @@ from lxpy.api import server as api
 from lxpy.api.extensions import EXTENSIONS
 from lxpy.db.engine import Database
 from lxpy.db.upgrade import upgrade
-from lxpy.errors import InvalidConfig, NotFound, PreconditionFailed
+from lxpy.errors import InvalidConfig, PreconditionFailed
 from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.operations.registry import Registry
@@ -23,6 +23,7 @@ from lxpy.services.server.certificate import ServerCertificate
 from lxpy.services.server.keys import PASSWORD, checked
 from lxpy.services.server.server import Server
 from lxpy.services.server.settings import Settings
+from lxpy.services.server.warnings import Warnings
 from lxpy.services.storage.own_volumes import OwnVolumes
 from lxpy.services.storage.pools import Pools
 from lxpy.threads import in_thread
@@ -51,19 +52,6 @@ async def settings(db: Database) -> Settings:
     return made
 
 
-class NoWarnings:
-    """All is well."""
-
-    def warnings(self) -> list[api.Warned]:
-        return []
-
-    def mark(self, uuid: str, status: str) -> None:
-        raise NotFound(uuid)
-
-    def dismiss(self, uuid: str) -> None:
-        raise NotFound(uuid)
-
-
 @pytest.fixture
 async def server(db: Database, settings: Settings, tmp_path: Path) -> Server:
     lifecycle = Lifecycle(Bus())
@@ -76,7 +64,7 @@ async def server(db: Database, settings: Settings, tmp_path: Path) -> Server:
         db, pools, Locks(), Registry(Bus()),
         images=tmp_path / "images", backups=tmp_path / "backups",
     )  # fmt: skip
-    return Server(db, settings, pools, lifecycle, certificate, volumes, NoWarnings())
+    return Server(db, settings, pools, lifecycle, certificate, volumes, Warnings())
 
 
 async def test_what_clients_read(server: Server) -> None:
