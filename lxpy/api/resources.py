@@ -123,6 +123,7 @@ class NetworkCard(Struct, kw_only=True):
     vendor: str
     vendor_id: str
     ports: list[NetworkPort]
+    usb_address: str = ""
 
 
 class Network(Struct, kw_only=True):
@@ -160,6 +161,7 @@ class Disk(Struct, kw_only=True):
     numa_node: int
     pci_address: str
     partitions: list[DiskPartition]
+    usb_address: str = ""
 
 
 class Storage(Struct, kw_only=True):

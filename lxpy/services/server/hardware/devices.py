@@ -87,10 +87,13 @@ def networks(host: Host) -> Network:
         path = f"{_NET}/{name}"
         if not sysfs.exists(host, f"{path}/device"):
             continue
-        address = sysfs.pci_address(host, f"{path}/device")
+        usb_path = sysfs.usb_device(host, f"{path}/device")
+        address = "" if usb_path else sysfs.pci_address(host, f"{path}/device")
         key = address or name
         if key not in cards:
             cards[key] = _card(host, f"{path}/device", address)
+            if usb_path:
+                _of_usb(host, cards[key], usb_path)
         cards[key].ports.append(_port(host, name))
     return Network(cards=list(cards.values()), total=len(cards))
 
@@ -109,6 +112,13 @@ def _card(host: Host, device: str, address: str) -> NetworkCard:
         vendor_id=sysfs.hexadecimal(host.read(f"{path}/vendor")),
         ports=[],
     )
+
+
+def _of_usb(host: Host, card: NetworkCard, path: str) -> None:
+    """Say what the USB device at `path` is, of which the card is a part."""
+    card.usb_address = sysfs.usb_address(host, path)
+    card.product, card.product_id = host.read(f"{path}/product"), host.read(f"{path}/idProduct")
+    card.vendor, card.vendor_id = host.read(f"{path}/manufacturer"), host.read(f"{path}/idVendor")
 
 
 def _port(host: Host, name: str) -> NetworkPort:

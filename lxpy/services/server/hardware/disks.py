@@ -45,6 +45,7 @@ def _disk(host: Host, name: str) -> Disk:
         block_size=host.number(f"{path}/queue/physical_block_size") or 0,
         numa_node=sysfs.numa_node(host, f"{path}/device"),
         pci_address=sysfs.pci_address(host, path),
+        usb_address=sysfs.usb_address(host, path),
         partitions=[
             _partition(host, each)
             for each in sysfs.names(host, path)

@@ -60,6 +60,24 @@ def pci_address(host: Host, device: str) -> str:
     return found[-1] if found else ""
 
 
+def usb_device(host: Host, device: str) -> str:
+    """Return the directory of the USB device that a device is a part of, "" when there is none."""
+    top = os.path.realpath(host.file("/"))
+    path = os.path.realpath(host.file(device))
+    while path != top and path != "/":
+        inside = f"/{os.path.relpath(path, top)}"
+        if exists(host, f"{inside}/busnum") and exists(host, f"{inside}/devnum"):
+            return inside
+        path = os.path.dirname(path)
+    return ""
+
+
+def usb_address(host: Host, device: str) -> str:
+    """Return "BUS:DEVICE" of the USB device that a device is a part of, "" when there is none."""
+    found = usb_device(host, device)
+    return f"{host.number(f'{found}/busnum')}:{host.number(f'{found}/devnum')}" if found else ""
+
+
 def hexadecimal(text: str) -> str:
     """Return "1af4" for "0x1af4"."""
     return text.removeprefix("0x")
