@@ -65,13 +65,14 @@ class Blocker:
 
 def find(init: int, group: Group) -> list[Blocker]:
     """Return what keeps a running system from being dumped; `init` is its first process."""
-    namespaces = {kind: _namespace(init, kind) for kind in _NAMESPACES}
+    known = [kind for kind in _NAMESPACES if os.path.exists(f"/proc/self/ns/{kind}")]
+    namespaces = {kind: _namespace(init, kind) for kind in known}
     found = list(_mounts(init))
     for pid in _processes(init, group):
         try:
             found += _process(pid, namespaces)
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended
+            continue  # it has ended; its parent need not have collected it
     return list(dict.fromkeys(found))
 
 
@@ -178,8 +179,8 @@ def _mounts(init: int) -> Iterator[Blocker]:
 def _namespace(pid: int, kind: str) -> str:
     try:
         return os.readlink(f"/proc/{pid}/ns/{kind}")
-    except FileNotFoundError:
-        return ""
+    except PermissionError:  # what the kernel says, to root, of a process that has just ended
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended") from None
 
 
 def _inside(pid: int) -> int:

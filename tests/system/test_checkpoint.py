@@ -224,6 +224,23 @@ def test_a_twin_that_cannot_be_leaves_nothing(daemon: Daemon, launch: Launch) ->
     goes_on(daemon, name, tag)
 
 
+def test_processes_that_nobody_collected_are_in_nobodys_way(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    daemon.exec(name, "sh", "-c", "(sleep 0 & exec sleep 301) </dev/null >/dev/null 2>&1 &")
+    processes.wait_until(lambda: "[sleep]" in daemon.out(name, "ps"))
+    assert daemon.lxpy("checkpoint", "--check", name).returncode == 0
+    daemon.lxpy("snapshot", name, "s", "--stateful")
+    daemon.lxpy("restore", name, "s")
+    assert "[sleep]" in daemon.out(name, "ps") and "sleep 301" in daemon.out(name, "ps")
+
+
+def test_processes_that_come_and_go_are_in_nobodys_way(daemon: Daemon, launch: Launch) -> None:
+    name = launch()
+    daemon.exec(name, "sh", "-c", "(while :; do sleep 0; done) </dev/null >/dev/null 2>&1 &")
+    for _ in range(200):
+        assert daemon.api.get(f"/1.0/instances/{name}/checkpoint")["blockers"] == []
+
+
 def test_refusals(daemon: Daemon, launch: Launch) -> None:
     name = launch(start=False)
     for request, words in (

@@ -195,7 +195,8 @@ def test_physical_comes_back_after_a_crash(own_daemon: Daemon, busybox_image: Pa
         daemon.start()
         processes.wait_until(lambda: (LINKS / wire.near).exists(), 5, "the interface back")
         processes.wait_until(lambda: shown(wire.near) == before, 5, "it is as it was")
-        assert not list((daemon.directory / "run/nics").iterdir())
+        notes = daemon.directory / "run/nics"
+        processes.wait_until(lambda: not list(notes.iterdir()), 5, "its notes gone")
     finally:
         wire.remove()
 
