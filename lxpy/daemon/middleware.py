@@ -14,6 +14,7 @@ from lxpy.daemon import auth
 from lxpy.daemon.http import SCOPES, failed
 from lxpy.errors import LxpyError
 from lxpy.events.lifecycle import requestor
+from lxpy.operations.registry import asked_in
 from lxpy.services.projects.scopes import Scopes
 from lxpy.services.server import access
 from lxpy.services.server.trust import Trust
@@ -89,7 +90,11 @@ def projects(scopes: Scopes) -> Middleware:
         name = request.query.get("project")
         if name and not scopes.has(name) and not _ANYWHERE.fullmatch(request.path):
             return failed(404, "Project not found")
-        return await handler(request)
+        asked = asked_in.set(name or "")
+        try:
+            return await handler(request)
+        finally:
+            asked_in.reset(asked)
 
     return known
 

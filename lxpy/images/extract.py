@@ -139,8 +139,9 @@ class Extraction:
             return "metadata", top
         if top == "templates":
             return "templates", "/".join(parts[1:])
-        if self._job.layout == "unified" and top == "rootfs":
-            return "rootfs", "/".join(parts[1:])
+        if top == "rootfs":
+            is_it = self._job.layout == "unified"  # else some tools' left-overs beside metadata
+            return ("rootfs" if is_it else ""), "/".join(parts[1:])
         if self._job.layout == "unified" and top == "rootfs.img" and len(parts) == 1:
             return "image", top
         if absolute and top:

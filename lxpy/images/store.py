@@ -2,7 +2,7 @@
 
     ROOT/FINGERPRINT          a unified image, or the metadata half of a split one
     ROOT/FINGERPRINT.rootfs   the other half
-    ROOT/.incoming/           uploads and builds on their way in
+    ROOT/.incoming-.../       an upload or a build on its way in
 
 The fingerprint is the SHA-256 of the unified file, or of both halves one after the other.
 """
@@ -30,6 +30,7 @@ from lxpy.threads import in_thread
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _BUFFER_BYTES = 1 << 20
+_INCOMING = ".incoming"
 _ROOTFS = ".rootfs"
 
 
@@ -99,7 +100,7 @@ class ImageStore:
 
         Whoever makes it removes it; `sweep` removes it after a crash.
         """
-        return self._root / ".incoming" / f"build-{secrets.token_hex(6)}"
+        return _new_name(self._root)
 
     async def stored(self, fingerprint: str) -> Stored:
         """Return an image of the store. Raises NotFound."""
@@ -236,10 +237,9 @@ class ImageStore:
         if self._root.is_symlink() and not self._root.exists():
             return  # it leads to a volume that is not at hand
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        incoming = self._root / ".incoming"
-        shutil.rmtree(incoming, ignore_errors=True)
-        incoming.mkdir(mode=0o700, exist_ok=True)
         for entry in list(self._root.iterdir()):
+            if entry.name.startswith(_INCOMING):
+                shutil.rmtree(entry, ignore_errors=True)
             fingerprint = entry.name.removesuffix(_ROOTFS)
             if not _FINGERPRINT.fullmatch(fingerprint):
                 continue
@@ -252,11 +252,11 @@ class _Incoming:
     """Temporary files of one upload: hashed while they are written, gone unless renamed."""
 
     def __init__(self, root: Path) -> None:
-        self._directory = root / ".incoming" / f"upload-{secrets.token_hex(6)}"
+        self._directory = _new_name(root)
         self._hash = hashlib.sha256()
 
     async def __aenter__(self) -> _Incoming:
-        await in_thread(self._directory.mkdir, 0o700, True)
+        await in_thread(self._directory.mkdir, 0o700)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -288,7 +288,7 @@ class _Incoming:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Failed(
                     f"No space left to store the image: {size} bytes had arrived, free some "
-                    f"in {self._directory.parent.parent}"
+                    f"in {self._directory.parent}"
                 ) from error
             raise
         finally:
@@ -303,6 +303,10 @@ class _Incoming:
             view = memoryview(chunk)
             while view:
                 view = view[os.write(descriptor, view) :]
+
+
+def _new_name(root: Path) -> Path:
+    return root / f"{_INCOMING}-{secrets.token_hex(6)}"
 
 
 def _check(fingerprint: str) -> str:

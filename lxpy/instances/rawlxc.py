@@ -35,6 +35,8 @@ _AS_IT_IS = {
     "lxc.apparmor.allow_nesting": ("0", "1"),
     "lxc.autodev": ("1",),
 }
+#: hooks of commands that LXD, too, never uses
+_NEVER_RUN = ("lxc.hook.clone", "lxc.hook.destroy")
 #: beginnings of keys that are refused, and why
 _REFUSED = (
     ("lxc.hook.", "hooks are programs that run on the host"),
@@ -88,7 +90,7 @@ def check(text: str) -> None:
 
 
 def _take(found: RawLxc, key: str, value: str) -> None:
-    if key in _AS_IT_IS and value in _AS_IT_IS[key]:
+    if key in _NEVER_RUN or (key in _AS_IT_IS and value in _AS_IT_IS[key]):
         return
     if key == "lxc.seccomp.profile" and not value:
         found.no_seccomp = True

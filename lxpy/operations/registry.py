@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import Any, Literal
@@ -23,6 +24,10 @@ from lxpy.operations.channel import Session
 Work = Callable[["Operation"], Awaitable[None]]
 Resources = Mapping[str, list[str]]
 Kind = Literal["task", "websocket", "token"]
+
+#: the project that a request names: who waits for what it starts looks there, also where the
+#: images or volumes that it is about are those of another project
+asked_in: ContextVar[str] = ContextVar("asked_in", default="")
 
 _KEPT_S = 5.0
 _log = structlog.get_logger()
@@ -191,8 +196,8 @@ class Registry:
         A LxpyError raised by `work` becomes the operation's `err`.
         """
         operation = Operation(
-            self, description, project=project, resources=_both(resources or {}), session=None,
-            may_cancel=cancellable,
+            self, description, project=asked_in.get() or project,
+            resources=_both(resources or {}), session=None, may_cancel=cancellable,
         )  # fmt: skip
         operation.metadata = dict(metadata or {})
         self._operations[operation.id] = operation
@@ -210,8 +215,8 @@ class Registry:
     ) -> Operation:
         """Start a session that clients connect websockets to; metadata gets their secrets."""
         operation = Operation(
-            self, description, project=project, resources=_both(resources or {}),
-            session=session, may_cancel=False, kind="websocket",
+            self, description, project=asked_in.get() or project,
+            resources=_both(resources or {}), session=session, may_cancel=False, kind="websocket",
         )  # fmt: skip
         operation.metadata = {**(metadata or {}), "fds": dict(session.secrets)}
         self._operations[operation.id] = operation
@@ -226,8 +231,8 @@ class Registry:
         That server may be busy and answer no pings.
         """
         operation = Operation(
-            self, description, project=project, resources=_both(resources), session=session,
-            may_cancel=True, kind="websocket",
+            self, description, project=asked_in.get() or project, resources=_both(resources),
+            session=session, may_cancel=True, kind="websocket",
         )  # fmt: skip
         operation.metadata = dict(session.secrets)
         operation.pings = False

@@ -244,15 +244,17 @@ def test_update_that_is_killed(own_daemon: Daemon, tmp_path: Path, moment: str) 
         daemon.api.post("/1.0/images", {"source": source, "aliases": [{"name": "mine"}]})
         tree.unified("busy", "20260101", new)
         forget_lists(daemon)
-        incoming = daemon.directory / "images/.incoming"
+        images = daemon.directory / "images"
         daemon.api.call("POST", f"/1.0/images/{digest(old)}/refresh", {}, wait=False)
         if moment == "download":
-            wait_until(lambda: bool(list(incoming.iterdir())) or moved(daemon, new), 10, "begun")
+            wait_until(
+                lambda: bool(list(images.glob(".incoming*"))) or moved(daemon, new), 10, "begun"
+            )
         else:
             wait_until(lambda: moved(daemon, new), 10, "recorded")
         daemon.kill()
         daemon.start()
-        assert not list(incoming.iterdir())
+        assert not list(images.glob(".incoming*"))
         target = daemon.api.get("/1.0/images/aliases/mine")["target"]
         assert target in (digest(old), digest(new)) and files_of(daemon, target)
         if target == digest(old):
@@ -430,20 +432,20 @@ def test_pull_that_is_interrupted(
     token = other.api.call("POST", f"/1.0/images/{fingerprint}/secret", {}, wait=False)
     source = {"type": "image", "server": front.url, "certificate": front.certificate,
               "fingerprint": fingerprint, "secret": token["metadata"]["secret"]}  # fmt: skip
-    incoming = daemon.directory / "images/.incoming"
+    images = daemon.directory / "images"
     front.pause_after(4 << 20)
     operation = daemon.api.call("POST", "/1.0/images", {"source": source}, wait=False)
-    wait_until(lambda: bool(list(incoming.glob("*/*"))), 10, "the download begins")
+    wait_until(lambda: bool(list(images.glob(".incoming*/*"))), 10, "the download begins")
     daemon.api.delete(f"/1.0/operations/{operation['id']}")
-    wait_until(lambda: not list(incoming.iterdir()), 10, "the cancelled one is forgotten")
+    wait_until(lambda: not list(images.glob(".incoming*")), 10, "the cancelled one is forgotten")
     operation = daemon.api.call("POST", "/1.0/images", {"source": source}, wait=False)
-    wait_until(lambda: bool(list(incoming.glob("*/*"))), 10, "the download begins again")
+    wait_until(lambda: bool(list(images.glob(".incoming*/*"))), 10, "the download begins again")
     other.kill()
     front.close()
     with pytest.raises(ApiError, match="Cannot fetch https://") as failure:
         daemon.api.wait(operation)
     assert source["secret"] not in failure.value.text
-    assert not list(incoming.iterdir()) and not files_of(daemon, fingerprint)
+    assert not list(images.glob(".incoming*")) and not files_of(daemon, fingerprint)
     other.start()
 
 

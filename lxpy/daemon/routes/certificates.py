@@ -6,6 +6,7 @@ from functools import partial
 
 from aiohttp import web
 from cryptography import x509
+from msgspec import UNSET
 
 from lxpy.api import certificates as api
 from lxpy.daemon import auth, http
@@ -72,6 +73,9 @@ class Handlers:
             found, _ = self._trust.get(prefix)
             if found.fingerprint != auth.identify(request).username:
                 raise Forbidden("not authorized")
+            for field in ("name", "restricted", "projects"):
+                if getattr(wish, field) not in (UNSET, getattr(found, field)):
+                    raise Forbidden("Only the certificate can be changed")
             wish = api.CertificatePatch(certificate=wish.certificate)
         await self._trust.change(prefix, wish, partial(http.check_match, request))
         return http.empty()

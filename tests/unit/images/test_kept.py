@@ -60,8 +60,6 @@ def test_what_an_instance_keeps_may_lack_everything() -> None:
         "a: [",
         "templates: {a: {template: x}}",
         "templates: {/a: {template: ../x}}",
-        "templates: {/a: {template: x, when: [now]}}",
-        "templates: {/a: {template: x, when: start now}}",
         "templates: {/a: x}",
     ],
 )

@@ -96,7 +96,7 @@ async def test_wrong_bytes(
     (tree.root / "images/tiny/20260101/image.tar.gz").write_bytes(b"something else")
     with pytest.raises(Failed, match="fingerprints don't match"):
         await streams.download(await streams.find("tiny"), store, silent)
-    assert os.listdir(unified.parent / "store") == [".incoming"]
+    assert os.listdir(unified.parent / "store") == []
 
 
 async def test_lists_are_kept(

@@ -59,20 +59,19 @@ async def test_twice(store: ImageStore, root: Path) -> None:
     data = image().bytes()
     await store.receive_unified(chunks(data))
     assert (await store.receive_unified(chunks(data))).existed
-    assert sorted(os.listdir(root)) == [".incoming", digest(data)]
-    assert os.listdir(root / ".incoming") == []
+    assert os.listdir(root) == [digest(data)]
 
 
 async def test_wrong_fingerprint(store: ImageStore, root: Path) -> None:
     with pytest.raises(Failed, match="fingerprints don't match"):
         await store.receive_unified(chunks(image().bytes()), "0" * 64)
-    assert os.listdir(root) == [".incoming"] and os.listdir(root / ".incoming") == []
+    assert os.listdir(root) == []
 
 
 async def test_empty(store: ImageStore, root: Path) -> None:
     with pytest.raises(Failed, match="the file is empty"):
         await store.receive_unified(chunks(b""))
-    assert os.listdir(root / ".incoming") == []
+    assert os.listdir(root) == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ async def test_delete_and_missing_files(store: ImageStore, root: Path) -> None:
     stored = await store.receive_split(chunks(image().bytes()), chunks(Archive().bytes()))
     await store.delete(stored.fingerprint)
     await store.delete(stored.fingerprint)
-    assert os.listdir(root) == [".incoming"]
+    assert os.listdir(root) == []
     with pytest.raises(NotFound, match="are missing"):
         await store.stored(stored.fingerprint)
     for name in ("../../etc", "x" * 64, ""):
@@ -123,11 +122,11 @@ async def test_sweep(store: ImageStore, root: Path) -> None:
     known = (await store.receive_unified(chunks(image().bytes()))).fingerprint
     gone = (await store.receive_unified(chunks(image().file("x").bytes()))).fingerprint
     (root / ("a" * 64 + ".rootfs")).touch()
-    (root / ".incoming/upload-1").mkdir()
+    (root / ".incoming-1").mkdir()
     (root / "notes").touch()
     await store.sweep({known})
-    assert sorted(os.listdir(root)) == sorted([".incoming", known, "notes"])
-    assert gone not in os.listdir(root) and os.listdir(root / ".incoming") == []
+    assert sorted(os.listdir(root)) == sorted([known, "notes"])
+    assert gone not in os.listdir(root)
 
 
 async def test_broken_upload(store: ImageStore, root: Path) -> None:
@@ -137,4 +136,4 @@ async def test_broken_upload(store: ImageStore, root: Path) -> None:
 
     with pytest.raises(ConnectionResetError):
         await store.receive_unified(broken())  # type: ignore[arg-type]
-    assert os.listdir(root / ".incoming") == []
+    assert os.listdir(root) == []
