@@ -84,7 +84,7 @@ def _wait(client: Client) -> None:
     time.sleep(0.2)
     while True:
         try:
-            client.get("/internal/ready")
+            client.get("/1.0")
             return
         except (LxpyError, OSError):
             if time.monotonic() > end:

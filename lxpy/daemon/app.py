@@ -106,6 +106,7 @@ class Application:
         self.directories = directories = Directories(directory)
         self._stop = stop
         self._background: set[asyncio.Task[None]] = set()
+        self._autostart: asyncio.Task[None] | None = None
         self.db = Database(f"sqlite+aiosqlite:///{directories.database}")
         self.care = Care(self.db, directories)
         self.warnings = Warnings()
@@ -387,11 +388,15 @@ class Application:
             return
         self._spawn(self.care.keep())
         self._spawn(self.records.keep())
-        self._spawn(self.startup.autostart())
+        self._autostart = self._spawn(self.startup.autostart())
         self._spawn(self.minutely.run())
         self._spawn(self.hotplug.run())
         self._spawn(self.images.upkeep.maintain())
         self._spawn(self.criu.look())
+
+    def is_ready(self) -> bool:
+        """Tell whether what comes up with the daemon has come up, or failed to."""
+        return self._autostart is None or self._autostart.done()
 
     def host_goes_down(self) -> None:
         """Stop instances as each wants it, then everything (SIGPWR)."""
@@ -445,10 +450,11 @@ class Application:
         await self.db.close()
         await self.care.close()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(_logged(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
 
 async def _logged(work: Awaitable[None]) -> None:

@@ -66,6 +66,9 @@ def identity(trust: Trust, is_open: Callable[[str], bool]) -> Middleware:
 
     @web.middleware
     async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
+        missing = request.match_info.http_exception
+        if isinstance(missing, web.HTTPNotFound):
+            raise missing  # also to strangers
         who = auth.recognize(request, trust)
         reads_open = request.method in _READING and is_open(request.path)
         if not reads_open and not who.may(request.method, request.path):

@@ -107,7 +107,7 @@ def _routes(app: Application) -> Iterable[Iterable[web.AbstractRouteDef]]:
     yield certificates.routes(app.trust)
     yield operations.routes(app.registry, app.lifecycle)
     yield events.routes(app.bus)
-    yield internal.routes(app.shut_down)
+    yield internal.routes(app.shut_down, app.is_ready)
     yield recover.routes(_recovery(app))
     yield description.routes()
 

@@ -48,6 +48,14 @@ def changed_keys(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     )
 
 
+def acting(devices: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return devices without what users note in them: those options act on nothing."""
+    return {
+        name: {key: value for key, value in each.items() if not key.startswith("user.")}
+        for name, each in devices.items()
+    }
+
+
 def device_changes(
     old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
 ) -> tuple[list[str], list[str], list[str]]:

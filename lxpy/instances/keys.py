@@ -5,6 +5,7 @@ Source: LXD docs, "Instance options".
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -92,6 +93,7 @@ _RLIMIT = Type("string", parse_rlimit)
 _IDMAP_RAW = Type("blob", idmaps.parse_raw)
 _IDMAP_JSON = Type("string", idmaps.from_json)
 _POWER = choice("RUNNING", "STOPPED")
+_UNPRIVILEGED_ONLY = ("LXPY_UNPRIVILEGED_ONLY", "LXD_UNPRIVILEGED_ONLY")
 _TRIGGERS = choice("create", "copy", "rename")
 _PATTERN = matching(r"[^/]*", 'a name without "/", such as "snap%d"')
 
@@ -275,7 +277,24 @@ def _check_name(key: str) -> None:
         raise InvalidConfig(f'Unknown configuration key: {key}: no "=" or blank in a variable')
 
 
+def _check_privileges(config: Mapping[str, str]) -> None:
+    """Refuse what makes the host's root that of an instance, where that is ruled out for all.
+
+    Source: LXD docs, "Environment variables", LXD_UNPRIVILEGED_ONLY.
+    """
+    if not any(is_true(os.environ.get(name)) for name in _UNPRIVILEGED_ONLY):
+        return
+    if is_true(config.get("security.privileged")):
+        raise InvalidConfig("LXD was configured to only allow unprivileged containers")
+    if any(each.outside == 0 for each in idmaps.parse_raw(config.get("raw.idmap", ""))):
+        raise InvalidConfig(
+            "Cannot map root user into container as LXD was configured to only allow "
+            "unprivileged containers"
+        )
+
+
 def _check_together(config: Mapping[str, str]) -> None:
+    _check_privileges(config)
     if is_true(config.get("nvidia.runtime")):
         raise NotSupported(
             "nvidia.runtime: lxpy does not bring NVIDIA's libraries of the host into instances: "

@@ -6,10 +6,12 @@ Source: LXD docs, "Instance types"; sizes as their cloud publishes them.
 from __future__ import annotations
 
 import re
+from math import ceil
 
 from lxpy.errors import BadRequest
 
-_CUSTOM = re.compile(r"(?=[cm])(?:c([0-9]{1,4}))?(?:(?:^|-)m([0-9]{1,5}(?:\.[0-9]{1,2})?))?")
+_NUMBER = r"([0-9]{1,5}(?:\.[0-9]{1,2})?)"
+_CUSTOM = re.compile(rf"(?=[cm])(?:c{_NUMBER})?(?:(?:^|-)m{_NUMBER})?")
 #: AWS: cpus, GiB of memory
 _AWS = {
     "t2.nano": (1, 0.5), "t2.micro": (1, 1.0), "t2.small": (1, 2.0), "t2.medium": (2, 4.0),
@@ -29,17 +31,24 @@ def limits_of(instance_type: str) -> dict[str, str]:
     if not name:
         return {}
     if name in _AWS:
-        cpus, memory = _AWS[name]
-        return {"limits.cpu": str(cpus), "limits.memory": f"{int(memory * 1024)}MiB"}
+        return _limits(*_AWS[name])
     match = _CUSTOM.fullmatch(name)
-    config: dict[str, str] = {}
-    if match and match[1] and int(match[1]):
-        config["limits.cpu"] = str(int(match[1]))
-    if match and match[2] and float(match[2]):
-        config["limits.memory"] = f"{int(float(match[2]) * 1024)}MiB"
+    config = _limits(float(match[1] or 0), float(match[2] or 0)) if match else {}
     if not config:
         raise BadRequest(
             f"Provided instance type doesn't exist: {instance_type}: use cCPUS-mGIB, as in c2-m4, "
             f"or one of {', '.join(sorted(_AWS))}"
         )
+    return config
+
+
+def _limits(cpus: float, memory: float) -> dict[str, str]:
+    """Return limits in LXD's words, which has 1024 MB to each of the `memory` (GiB)."""
+    config = {}
+    if cpus:
+        config["limits.cpu"] = str(ceil(cpus))
+        if share := int(cpus / ceil(cpus) * 100) % 100:
+            config["limits.cpu.allowance"] = f"{share}%"
+    if memory:
+        config["limits.memory"] = f"{int(memory * 1024)}MB"
     return config

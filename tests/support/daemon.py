@@ -93,14 +93,14 @@ class Daemon:
         return self
 
     def wait_ready(self, timeout_s: float = 30) -> None:
-        """Wait for the answer to GET /internal/ready."""
+        """Wait for the API's answer; instances may still be starting."""
 
         def ready() -> bool:
             assert self._process is not None
             if self._process.poll() is not None:
                 raise AssertionError(f"lxpyd ended ({self._process.returncode}):\n{self.tail()}")
             try:
-                return self.api.raw("GET", "/internal/ready")[0] == 200
+                return self.api.raw("GET", "/1.0")[0] == 200
             except OSError:
                 return False
 

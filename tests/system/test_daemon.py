@@ -164,7 +164,7 @@ def test_daemonize(own_daemon: Daemon) -> None:
     log = own_daemon.directory.with_name("daemonized.log")
     own_daemon.run(own_daemon.commands / "lxpyd", "--daemonize", "--log", log, timeout=30)
     # It returns when the daemon answers, and nothing of it holds the terminal.
-    assert own_daemon.api.raw("GET", "/internal/ready")[0] == 200
+    assert own_daemon.api.raw("GET", "/1.0")[0] == 200
     with socket.socket(socket.AF_UNIX) as probe:
         probe.connect(str(own_daemon.socket))
     own_daemon.lxpy("shutdown", timeout=60)

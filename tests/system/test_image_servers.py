@@ -171,6 +171,31 @@ def test_cached_images_are_updated_if_wanted(
     assert found["cached"] and not found["auto_update"]
 
 
+@pytest.mark.usefixtures("clean")
+def test_what_is_kept_up_to_date_is_used_as_it_is(
+    daemon: Daemon, config: Callable[[dict[str, str]], None], tmp_path: Path
+) -> None:
+    """No server is asked at a launch, unless images are never updated."""
+    tree = Tree(tmp_path / "www")
+    old, new = (busybox.build(tmp_path / f"{n}.tar.gz", f"kept-{n}") for n in "12")
+    tree.unified("busy/kept", "20250101", old)
+    with serve(tree.root) as server:
+        source = {"type": "image", "mode": "pull", "protocol": "simplestreams",
+                  "alias": "busy/kept", "server": server.url}  # fmt: skip
+
+        def used() -> str:
+            name = daemon.name()
+            daemon.api.post("/1.0/instances", {"name": name, "source": source})
+            return str(daemon.api.get(f"/1.0/instances/{name}")["config"]["volatile.base_image"])
+
+        assert used() == digest(old)
+        tree.unified("busy/kept", "20260101", new)
+        forget_lists(daemon)
+        assert used() == digest(old)
+        config({"images.auto_update_interval": "0"})
+        assert used() == digest(new)
+
+
 def age(daemon: Daemon, fingerprint: str, **columns: str) -> None:
     """Change dates of an image in the database of a daemon that is down."""
 

@@ -297,7 +297,7 @@ def _wish(request: web.Request) -> Wish:
         filename=headers.get("X-LXD-filename", ""),
         public=is_true(headers.get("X-LXD-public")),
         properties=dict(parse_qsl(headers.get("X-LXD-properties", ""), keep_blank_values=True)),
-        profiles=[value for key, value in profiles if key == "profile"],
+        profiles=[value for key, value in profiles if key == "profile"] or ["default"],
         aliases=[api.ImageAlias(name=value) for key, value in aliases if key == "alias"],
     )
 

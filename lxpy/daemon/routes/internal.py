@@ -20,11 +20,14 @@ class ShutdownPut(Struct, kw_only=True):
 Shutdown = Callable[[bool, int | None], Awaitable[None]]
 
 
-def routes(shutdown: Shutdown) -> list[web.RouteDef]:
-    """Return the routes; `shutdown` stops instances and supervisor, then the daemon."""
+def routes(shutdown: Shutdown, is_ready: Callable[[], bool]) -> list[web.RouteDef]:
+    """Return the routes; `shutdown` stops instances and supervisor, then the daemon.
+
+    Who asks whether the daemon `is_ready` wants the instances up that come up with it.
+    """
 
     async def ready(_: web.Request) -> web.Response:
-        return http.empty()
+        return http.empty() if is_ready() else http.failed(503, "LXD daemon not ready yet")
 
     async def stop(request: web.Request) -> web.Response:
         wish = ShutdownPut()

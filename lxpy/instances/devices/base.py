@@ -33,7 +33,7 @@ class Kind:
     def validate(self, options: Options) -> None:
         """Raise InvalidConfig or NotSupported when the options are not right."""
         for key, value in options.items():
-            if key != "type":
+            if key != "type" and not key.startswith("user."):
                 self._check(key, value)
         for key in self.required:
             if not options.get(key):

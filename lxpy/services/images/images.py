@@ -41,7 +41,7 @@ from lxpy.services.images.rows import (
 )
 from lxpy.services.images.sources import Fetched, ImageSources, Origin, is_fingerprint
 from lxpy.services.images.tokens import ImageTokens
-from lxpy.services.images.upkeep import CACHED, ImageUpkeep
+from lxpy.services.images.upkeep import CACHED, HOURS, INTERVAL, ImageUpkeep
 from lxpy.services.projects.scopes import Feature, Scopes
 from lxpy.services.server.settings import Settings
 from lxpy.storage import Pool, StoragePools
@@ -374,9 +374,14 @@ class Images:
     # The work
 
     async def _cached(self, project: str, origin: Origin) -> ImageRow | None:
-        """Return the image if it has come from there before and is still the newest we know."""
+        """Return the image that has come from there before: one that is kept up to date, or,
+        the server being asked, is the newest."""
         if origin.fingerprint:
             return await self._records.from_source(project, origin.fingerprint, {})
+        if int(self._settings.get(INTERVAL, HOURS, project=project)):
+            kept = await self._records.from_source(project, None, origin.update_source())
+            if kept is not None and kept.auto_update:
+                return kept
         try:
             offered = await self.sources.offered(origin)
         except Unreachable as error:
@@ -453,7 +458,7 @@ def _new(wish: api.ImagesPost) -> Wish:
         public=wish.public,
         auto_update=wish.auto_update,
         properties=wish.properties or {},
-        profiles=wish.profiles or [],
+        profiles=wish.profiles or ["default"],
         expires_at=lasting(wish.expires_at),
         aliases=wish.aliases or [],
     )

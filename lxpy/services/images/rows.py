@@ -34,7 +34,7 @@ class Wish:
     cached: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
     all_properties: bool = False
-    profiles: Sequence[str] = ()
+    profiles: Sequence[str] = ("default",)
     expires_at: datetime | None = None
     aliases: Sequence[api.ImageAlias] = ()
     update_source: Mapping[str, str] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def shown(row: ImageRow) -> api.Image:
         uploaded_at=row.uploaded_at,
         last_used_at=row.last_used_at or api.NEVER,
         properties=row.properties,
-        profiles=row.profiles or ["default"],
+        profiles=row.profiles,
         aliases=[
             api.ImageAlias(name=each.name, description=each.description) for each in row.aliases
         ],

@@ -22,9 +22,9 @@ from lxpy.units import is_true
 
 #: whether images that were fetched for an instance are kept up to date
 CACHED = "images.auto_update_cached"
-_INTERVAL, _EXPIRY = "images.auto_update_interval", "images.remote_cache_expiry"
-_KEYS = {CACHED, _INTERVAL, _EXPIRY}
-_HOURS, _DAYS = "6", "10"
+INTERVAL, _EXPIRY = "images.auto_update_interval", "images.remote_cache_expiry"
+_KEYS = {CACHED, INTERVAL, _EXPIRY}
+HOURS, _DAYS = "6", "10"
 _TURN_S = 3600
 _GRACE = timedelta(days=1)  # an image that its publisher calls obsolete, but that is in use
 
@@ -134,7 +134,7 @@ class ImageUpkeep:
         return not row.cached or is_true(fresh)
 
     def _is_due(self, project: str) -> bool:
-        hours = int(self._settings.get(_INTERVAL, _HOURS, project=project))
+        hours = int(self._settings.get(INTERVAL, HOURS, project=project))
         looked = self._looked.get(project)
         return hours > 0 and (looked is None or now() - looked >= timedelta(hours=hours))
 

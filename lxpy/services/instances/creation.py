@@ -251,7 +251,7 @@ class Creation:
     ) -> Instance:
         """Return the instance with what its image brings: architecture, properties, profiles."""
         used: list[Profile]
-        if wish.profiles is None and profiles:
+        if wish.profiles is None:
             used = await self._profiles.profiles(base.project, profiles)
         else:
             used = await self._profiles.profiles(base.project, list(base.profiles))

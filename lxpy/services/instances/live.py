@@ -9,7 +9,7 @@ from lxpy.errors import BadRequest, Failed, LxpyError
 from lxpy.instances import devices
 from lxpy.instances.devices import disk, plans
 from lxpy.instances.devices.nic_kinds import LIVE
-from lxpy.instances.expand import changed_keys, device_changes
+from lxpy.instances.expand import acting, changed_keys, device_changes
 from lxpy.instances.limits import KEYS as LIMITS
 from lxpy.instances.model import Instance
 from lxpy.runtime.container import Runtime, StartFailed
@@ -42,7 +42,7 @@ class Live:
             await load_modules(new)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._starter.settle, old)
-            added, removed, changed = device_changes(old.expanded_devices, new.expanded_devices)
+            added, removed, changed = _changes(old, new)
             changed = [name for name in changed if not _is_resized_root(old, new, name)]
             in_place = [name for name in changed if self._is_live(old, new, name)]
             for name in in_place:
@@ -124,7 +124,7 @@ class Live:
 
     def kept(self, old: Instance, new: Instance) -> frozenset[str]:
         """Return the changed devices that stay where they are in the running instance."""
-        _, _, changed = device_changes(old.expanded_devices, new.expanded_devices)
+        _, _, changed = _changes(old, new)
         return frozenset(
             name
             for name in changed
@@ -133,7 +133,7 @@ class Live:
 
     def _is_live(self, old: Instance, new: Instance, name: str) -> bool:
         """Whether a changed device is a nic that keeps its link."""
-        before, after = old.expanded_devices[name], new.expanded_devices[name]
+        before, after = (acting(each.expanded_devices)[name] for each in (old, new))
         if disk.is_root(after) or after.get("type") == before.get("type") == "disk":
             return disk.LIVE.issuperset(changed_keys(before, after))
         if after.get("type") != "nic" or before.get("type") != "nic":
@@ -168,3 +168,8 @@ def _check_root(name: str, device: Options) -> None:
         raise BadRequest(
             f'Device "{name}" is the root disk of a running instance: stop it before changing that'
         )
+
+
+def _changes(old: Instance, new: Instance) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of devices added, removed and changed, as far as they act on anything."""
+    return device_changes(acting(old.expanded_devices), acting(new.expanded_devices))

@@ -50,7 +50,7 @@ def describe(project: str, *, used: Sequence[Info], known: Sequence[Info]) -> En
         certificate="",
         certificate_fingerprint="",
         driver="lxc",
-        driver_version=lxpy.__version__,
+        driver_version=_SPOKEN,
         firewall="nftables",
         kernel=uname.sysname,
         kernel_architecture=uname.machine,

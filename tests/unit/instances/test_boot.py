@@ -41,14 +41,17 @@ def test_stop_timeout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cpus", "memory"),
+    ("name", "cpus", "share", "memory"),
     [
-        ("c2-m4", "2", "4096MiB"), ("C1", "1", None), ("m0.5", None, "512MiB"),
-        ("t2.micro", "1", "1024MiB"), ("aws:t2.nano", "1", "512MiB"), ("", None, None),
+        ("c2-m4", "2", None, "4096MB"), ("C1", "1", None, None), ("m0.5", None, None, "512MB"),
+        ("c0.5-m0.2", "1", "50%", "204MB"), ("c1.5", "2", "75%", None),
+        ("t2.micro", "1", None, "1024MB"), ("aws:t2.nano", "1", None, "512MB"),
+        ("", None, None, None),
     ],
 )  # fmt: skip
-def test_instance_types(name: str, cpus: str | None, memory: str | None) -> None:
+def test_instance_types(name: str, cpus: str | None, share: str | None, memory: str | None) -> None:
     config = sizes.limits_of(name)
+    assert config.get("limits.cpu.allowance") == share
     assert (config.get("limits.cpu"), config.get("limits.memory")) == (cpus, memory)
     keys.validate(config)
 

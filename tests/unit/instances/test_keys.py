@@ -108,3 +108,15 @@ def test_every_key_is_documented() -> None:
             assert key.description, key.name
         if key.default and key.name != "linux.sysctl.*":
             keys.INSTANCE_KEYS.check(key.name, key.default)
+
+
+@pytest.mark.parametrize("variable", ["LXPY_UNPRIVILEGED_ONLY", "LXD_UNPRIVILEGED_ONLY"])
+def test_only_unprivileged(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    wrong = ({"security.privileged": "true"}, {"raw.idmap": "both 0 1000"})
+    for config in wrong:
+        keys.validate(config)
+    monkeypatch.setenv(variable, "true")
+    for config in wrong:
+        with pytest.raises(InvalidConfig, match="only allow unprivileged containers"):
+            keys.validate(config, profile=True)
+    keys.validate({"security.privileged": "false", "raw.idmap": "both 1000 1000"})
