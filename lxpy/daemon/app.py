@@ -142,7 +142,7 @@ class Application:
         self.images = self._images()
         self.disks = Disks(self.db, scopes, pools, locks, directories.mounts)
         self.starter = Starter(
-            directories, store, locks, pools, self.disks, self.networks, self.host
+            directories, store, locks, pools, self.disks, self.networks, self.allowances, self.host
         )
         self._make_running()
         self._make_keeping()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import normpath
 from pathlib import PurePosixPath
 
 from lxpy.errors import Failed, Forbidden, InvalidConfig, LxpyError
@@ -269,13 +270,37 @@ def _forbidden_disk(project: Config, options: Config) -> str:
         return "Disk devices are forbidden"
     if options.get("pool"):
         return ""
-    source = PurePosixPath(options.get("source", "/"))
-    paths = [each.strip() for each in project.get("restricted.devices.disk.paths", "").split(",")]
     if mode != "allow":
         return "Attaching disks not backed by a pool is forbidden"
-    if any(paths) and not any(each and source.is_relative_to(each) for each in paths):
-        return f'Disk source path "{source}" not allowed'
+    if _parents(project) and not _parent(project, options):
+        return f'Disk source path "{options.get("source", "/")}" not allowed'
     return ""
+
+
+def _parents(project: Config) -> list[str]:
+    paths = project.get("restricted.devices.disk.paths", "").split(",")
+    return [each.strip() for each in paths if each.strip()]
+
+
+def _parent(project: Config, options: Config) -> str:
+    """Return which of the directories that a project allows a disk's source is in, or ""."""
+    source = PurePosixPath(normpath(options.get("source", "/")))
+    return next((each for each in _parents(project) if source.is_relative_to(each)), "")
+
+
+def parent_of(project: Config, options: Config) -> str:
+    """Return the directory that what a disk shows must not lead out of; "": it may be anywhere.
+
+    Raises Forbidden for a disk that maps ids there: it could make files that belong to the host's
+    root.
+    """
+    shows_host = options.get("type") == "disk" and not options.get("pool")
+    if not shows_host or not is_true(project.get("restricted")):
+        return ""
+    parent = _parent(project, options)
+    if parent and is_true(options.get("shift")):
+        raise Forbidden('The "shift" property cannot be used with a restricted source path')
+    return parent
 
 
 def _forbidden_nic(project: Config, options: Config) -> str:

@@ -31,6 +31,7 @@ class Disk(TypedDict):
     required: bool
     raw_options: str
     propagation: str
+    beneath: str
 
 
 class Node(TypedDict):

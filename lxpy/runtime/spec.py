@@ -48,7 +48,10 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A host file or directory shown inside the instance at `target`."""
+    """A host file or directory shown inside the instance at `target`.
+
+    With `beneath`, a directory, links must not lead the source out of that.
+    """
 
     source: str
     target: str
@@ -58,6 +61,7 @@ class Disk:
     required: bool = True
     raw_options: str = ""
     propagation: str = ""
+    beneath: str = ""
 
 
 @dataclass(frozen=True, slots=True)

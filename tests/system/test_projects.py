@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,6 +227,47 @@ def test_restrictions(
         daemon.api.call("PATCH", f"/1.0/projects/{own}", {"config": {"restricted": "true"}})
     with pytest.raises(ApiError, match="snapshots creation"):
         daemon.api.call("POST", f"/1.0/instances/c1/snapshots?project={here}", {"name": "s"})
+
+
+def test_disks_that_stay_where_they_may_be(
+    daemon: Daemon, tiny: str, project: Make, tmp_path: Path
+) -> None:
+    """Neither by "..", nor by links, nor by ids that are mapped is there more than allowed."""
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    for each in (ours, others):
+        each.mkdir()
+        (each / "file").write_text(each.name)
+    (ours / "out").symlink_to(others)
+    (ours / "in").symlink_to("file")
+    here = project(features__images="false", features__profiles="false", restricted="true",
+                   restricted__devices__disk="allow",
+                   restricted__devices__disk__paths=f"/nowhere,{ours}")  # fmt: skip
+    create(daemon, here, tiny)
+    url = f"/1.0/instances/c1?project={here}"
+    state = f"/1.0/instances/c1/state?project={here}"
+
+    def shows(source: str, **more: str) -> None:
+        disk = {"type": "disk", "source": source, "path": "/mnt/d", **more}
+        daemon.api.call("PATCH", url, {"devices": {"d": disk}})
+
+    for source in (str(others), f"{ours}/../others", f"{ours}x"):
+        with pytest.raises(ApiError, match="not allowed"):
+            shows(source)
+    for source, more, words in (
+        (f"{ours}/out", {}, "resolves outside of restricted parent"),
+        (str(ours), {"shift": "true"}, "cannot be used with a restricted source path"),
+    ):
+        shows(source, **more)
+        with pytest.raises(ApiError, match=words):
+            daemon.api.call("PUT", state, {"action": "start"})
+    shows(f"{ours}/in")
+    daemon.api.call("PUT", state, {"action": "start"})
+    assert run(daemon, here, "cat", "/mnt/d") == "ours"
+    with pytest.raises(ApiError, match="resolves outside of restricted parent"):
+        shows(f"{ours}/out")
+    assert run(daemon, here, "cat", "/mnt/d") == "ours"
+    shows(str(ours), path="/mnt/whole")
+    assert run(daemon, here, "cat", "/mnt/whole/in") == "ours"
 
 
 def test_settings_of_its_own(daemon: Daemon, tiny: str, project: Make) -> None:

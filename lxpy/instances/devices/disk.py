@@ -206,10 +206,11 @@ def spreads(given: Options) -> bool:
     return given.get("type") == "disk" and kind not in ("", "private")
 
 
-def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
+def plan(device: str, given: Options, custom: VolumeSource | None, beneath: str = "") -> Disk:
     """Return the mount of a disk that is not the root disk.
 
-    `custom` is where the volume of a disk with a pool lies. Raises Failed when it is missing.
+    `custom` is where the volume of a disk with a pool lies; a path of the host stays `beneath` a
+    directory. Raises Failed when the volume is missing.
     """
     if volume(given) is not None and custom is None:
         raise missing_source(device, f"{given['pool']}/{given.get('source', '')}")
@@ -222,6 +223,7 @@ def plan(device: str, given: Options, custom: VolumeSource | None) -> Disk:
         required=not may_be_missing(given),
         raw_options=given.get("raw.mount.options", ""),
         propagation=given.get("propagation", ""),
+        beneath="" if custom else beneath,
     )
 
 

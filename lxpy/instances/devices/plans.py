@@ -89,17 +89,18 @@ def plan(
     devices: Mapping[str, Options],
     volumes: Mapping[str, VolumeSource] | None = None,
     nodes: Nodes | None = None,
+    parents: Mapping[str, str] | None = None,
 ) -> DevicePlan:
     """Return what expanded, validated devices come to; `config` is the instance's own.
 
     `volumes` is where custom volumes are, `nodes` answers `needs`, both by device; what does not
-    exist is left out.
+    exist is left out. `parents` is what paths of the host must not lead out of, by device.
     Raises Failed for a required source that is missing.
     """
     sources = volumes or {}
     as_nodes = {name: each.node for name, each in sources.items() if each.node is not None}
     disks = [
-        disk.plan(name, given, sources.get(name))
+        disk.plan(name, given, sources.get(name), (parents or {}).get(name, ""))
         for name, given in devices.items()
         if given.get("type") == "disk" and not disk.is_root(given)
         and name not in as_nodes and not _absent(name, given, sources)

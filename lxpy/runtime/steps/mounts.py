@@ -10,7 +10,8 @@ import errno
 import os
 import stat
 
-from lxpy.kernel import mounts, namespaces, overlay
+from lxpy.kernel import files, mounts, namespaces, overlay
+from lxpy.kernel.libc import AT_FDCWD
 from lxpy.kernel.processes import file_owner
 from lxpy.runtime.fs import Confined
 
@@ -59,16 +60,19 @@ def mount_rootfs(
 
 
 def idmapped(
-    path: str, userns_fd: int, flags: int, *, recursive: bool = False, hears: bool = False
-) -> int:
+    path: str, userns_fd: int, flags: int, *,
+    source: int = AT_FDCWD, recursive: bool = False, hears: bool = False,
+) -> int:  # fmt: skip
     """Return a detached mount of `path`, its ids mapped by `userns_fd` (-1: as they are).
 
-    In a nested installation they stay as they are: its instances have its own ids.
+    `source` may be what is at the path, open. In a nested installation they stay as they are: its
+    instances have its own ids.
     One that `hears` gets what is mounted below `path` later on.
     Raises OSError, EINVAL where the filesystem cannot map ids.
     """
     propagation = mounts.MS_SLAVE if hears else mounts.MS_PRIVATE
-    fd = mounts.clone_tree(path, recursive=recursive)
+    is_open = source != AT_FDCWD
+    fd = mounts.clone_tree("" if is_open else path, dir_fd=source, recursive=recursive)
     try:
         if userns_fd >= 0 and not namespaces.is_nested():
             flags |= mounts.IDMAP
@@ -231,15 +235,35 @@ def open_disk(disk: Disk, userns_fd: int) -> int:
     for option in disk["raw_options"].split(","):
         flags |= _RAW_OPTIONS.get(option.strip(), 0)
     mapping = userns_fd if disk["shift"] else -1
+    source = open_beneath(disk["source"], disk["beneath"]) if disk["beneath"] else AT_FDCWD
     try:
         return idmapped(
-            disk["source"], mapping, flags, recursive=disk["recursive"], hears=hears(disk)
-        )
+            disk["source"], mapping, flags,
+            source=source, recursive=disk["recursive"], hears=hears(disk),
+        )  # fmt: skip
     except OSError as error:
         if error.errno == errno.EINVAL and mapping >= 0:
             text = f"the filesystem of {disk['source']} cannot map ids: set shift=false on the disk"
             raise OSError(errno.EINVAL, text) from error
         raise
+    finally:
+        if source >= 0:
+            os.close(source)
+
+
+def open_beneath(path: str, top: str) -> int:
+    """Open what is at a path below `top` (O_PATH). Raises OSError, EXDEV when links lead out."""
+    directory = os.open(top, os.O_PATH | os.O_CLOEXEC)
+    try:
+        below = os.path.relpath(path, top)
+        resolve = files.BENEATH | files.NO_MAGICLINKS
+        return files.open_within(directory, below, os.O_PATH, resolve=resolve)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EXDEV, f"{path} is a link that leads out of {top}") from error
+        raise
+    finally:
+        os.close(directory)
 
 
 def set_propagation(disk: Disk, tree: int) -> None:

@@ -88,8 +88,9 @@ class Live:
         volatile: dict[str, str] = {}
         one = {name: instance.expanded_devices[name]}
         _check_root(name, one[name])
+        parents = await self._starter.confine(instance.project, one)
         found = await self._starter.look_up(instance, one)
-        plan = devices.plan(instance.config, one, *found)
+        plan = devices.plan(instance.config, one, *found, parents)
         unique = instance.unique_name
         try:
             for disk in plan.disks:

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from lxpy import storage
-from lxpy.errors import Failed, LxpyError
+from lxpy.errors import Failed, Forbidden, LxpyError
 from lxpy.images import kept, metadata
 from lxpy.instances import devices, idmaps, lxcconf, templates
 from lxpy.instances.devices import disk
@@ -33,6 +33,7 @@ from lxpy.services.instances.store import InstanceStore
 from lxpy.services.locks import Locks
 from lxpy.services.networks.networks import Networks
 from lxpy.services.networks.translations import Translations
+from lxpy.services.projects.allowances import Allowances
 from lxpy.services.server.hardware.nodes import Scanner
 from lxpy.services.storage.disks import HOLDER, Disks
 from lxpy.services.storage.pools import Pools
@@ -67,6 +68,7 @@ class Starter:
         pools: Pools,
         disks: Disks,
         networks: Networks,
+        allowances: Allowances,
         host: Callable[[], Host],
     ) -> None:
         self._directories = directories
@@ -75,6 +77,7 @@ class Starter:
         self._pools = pools
         self._disks = disks
         self._networks = networks
+        self._allowances = allowances
         self._host = host
         #: waits until an instance's files can be mounted
         self.on_prepare: Callable[[Instance], Awaitable[None]] | None = None
@@ -99,10 +102,12 @@ class Starter:
         await self._pools.storage.hold(pool, volume, holder(instance))
         rootfs = await self._pools.storage.rootfs(pool, volume)
         await self._pools.storage.check_writable(pool, rootfs)
+        parents = await self.confine(instance.project, instance.expanded_devices)
         plan = devices.plan(
             instance.config,
             instance.expanded_devices,
             *await self.look_up(instance, instance.expanded_devices),
+            parents,
         )
         await in_thread(check_sources, instance.expanded_devices)
         await self._translations.apply(instance)
@@ -163,6 +168,12 @@ class Starter:
         """
         volumes = await self._disks.hold(holder(instance), instance.project, given)
         return volumes, await in_thread(_host_nodes, devices.needs(given))
+
+    async def confine(self, project: str, given: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return what the disks among some devices must not lead out of. Raises Forbidden."""
+        parents = self._allowances.disk_parents(project, given)
+        await in_thread(check_links, given, parents)
+        return parents
 
     async def io_limits(self, instance: Instance) -> tuple[IoLimit, ...]:
         """Return what the disks of an instance, which it holds, may do. Raises Failed."""
@@ -293,6 +304,20 @@ def check_sources(expanded: Mapping[str, Mapping[str, str]]) -> None:
             raise Failed(
                 f'Failed add validation for device "{name}": "{given["source"]}" is a character '
                 "device: add it as a unix-char device"
+            )
+
+
+def check_links(given: Mapping[str, Mapping[str, str]], parents: Mapping[str, str]) -> None:
+    """Raise Forbidden when a disk's source is a link out of its parent.
+
+    That is for devices with a file system, and to tell early: mounts are confined by the kernel.
+    """
+    for name, parent in parents.items():
+        source = given[name]["source"]
+        if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(parent)):
+            raise Forbidden(
+                f'Failed to start device "{name}": Source path "{source}" resolves outside of '
+                f'restricted parent source path "{parent}"'
             )
 
 

@@ -181,9 +181,9 @@ class Updates:
             self._pools.check_root(await self._pools.pool(device["pool"]), device)
         before, after = old.expanded_devices, new.expanded_devices
         changed = {name: each for name, each in after.items() if each != before.get(name)}
-        await self._starter.check(old.project, changed)
         self._allowances.check_volatile(old.project, old.name, old.config, new.config)
         await self._allowances.check_instance(new, "update")
+        await self._starter.check(old.project, changed)
         nics = nic_devices(new)
         if nics != nic_devices(old):
             plan = devices.plan(self._settled(new), nics)
@@ -199,7 +199,7 @@ def _check_root(old: Instance, new: Instance) -> None:
     before, after = old.root_device[1]["pool"], new.root_device[1]["pool"]
     if before != after:
         raise BadRequest(
-            f'The storage pool of the root disk cannot be changed from "{before}" to "{after}": '
+            f'Cannot update root disk device pool name from "{before}" to "{after}": '
             "copy the instance to the other pool"
         )
 

@@ -88,6 +88,17 @@ class Allowances:
         with _told(f"volume {what}"):
             allowed.check({"limits.disk": limit}, new)
 
+    def disk_parents(
+        self, project: str, devices: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, str]:
+        """Return, by device, which directory of the host a disk must not lead out of.
+
+        Raises Forbidden for disks that map ids there.
+        """
+        config = self._scopes.get(project).config
+        found = {name: allowed.parent_of(config, given) for name, given in devices.items()}
+        return {name: parent for name, parent in found.items() if parent}
+
     def check_feature(self, name: str, what: str) -> None:
         """Raise Forbidden unless a project may have "snapshots" or "backups"."""
         config = self._scopes.get(name).config
