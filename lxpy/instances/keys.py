@@ -177,14 +177,15 @@ _SECURITY = (
     *(ConfigKey(f"security.syscalls.intercept.{name}", BOOL, "false",
                 description=f"Carry out {name} for it where that is safe")
       for name in ("mknod", "sched_setscheduler", "setxattr", "sysinfo")),
-    *(ConfigKey(f"security.syscalls.intercept.{name}", _BPF, "false",
-                description="Refused: a BPF program runs in the host's kernel")
-      for name in ("bpf", "bpf.devices")),
-    *(ConfigKey(f"security.syscalls.intercept.{name}", _MOUNT, "false",
-                description="Refused: the host's kernel would read a guest's file system")
-      for name in ("mount", "mount.shift")),
+    *(ConfigKey(f"security.syscalls.intercept.{name}", BOOL, "false",
+                description=f"Changes nothing without {what}, which are refused")
+      for name, what in (("bpf", "bpf.devices"), ("mount", "mount.allowed and mount.fuse"))),
+    ConfigKey("security.syscalls.intercept.bpf.devices", _BPF, "false",
+              description="Refused: a BPF program runs in the host's kernel"),
+    ConfigKey("security.syscalls.intercept.mount.shift", _MOUNT, "false",
+              description="Refused: the host's kernel would read a guest's file system"),
     *(ConfigKey(f"security.syscalls.intercept.{name}", _MOUNT,
-                description="Refused as security.syscalls.intercept.mount is")
+                description="Refused: the host's kernel would read a guest's file system")
       for name in ("mount.allowed", "mount.fuse")),
 )  # fmt: skip
 _OTHERS = (

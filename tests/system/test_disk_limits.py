@@ -154,8 +154,25 @@ def test_a_block_device_of_the_host(daemon: Daemon, launch: Launch, formatted: s
     assert formatted not in Path("/proc/mounts").read_text()
 
 
-def test_a_block_device_without_a_file_system(daemon: Daemon, launch: Launch) -> None:
+def test_a_character_device_as_a_disk(daemon: Daemon, launch: Launch) -> None:
     name = launch()
-    device = {"type": "disk", "source": "/dev/loop-control", "path": "/mnt/b"}
-    with pytest.raises(ApiError, match="is a character device: add it as a unix-char device"):
-        daemon.api.patch(f"/1.0/instances/{name}", {"devices": {"b": device}})
+    device = {"type": "disk", "source": "/dev/zero", "path": "/mnt/zero"}
+    daemon.api.patch(f"/1.0/instances/{name}", {"devices": {"z": device}})
+    for _ in range(2):
+        assert daemon.out(name, "sh", "-c", "head -c 5 /mnt/zero | wc -c") == "5"
+        daemon.lxpy("restart", name, "--force")
+    daemon.lxpy("config", "device", "remove", name, "z")
+    assert daemon.exec(name, "test", "-c", "/mnt/zero", check=False).returncode != 0
+
+
+def test_two_nodes_at_one_path(daemon: Daemon, launch: Launch) -> None:
+    """The first is there, until it goes, and the other only when it is started with that alone."""
+    name = launch()
+    for minor, device in ((5, "a"), (7, "b")):
+        given = {"type": "unix-char", "path": "/dev/x", "major": "1", "minor": str(minor)}
+        daemon.api.patch(f"/1.0/instances/{name}", {"devices": {device: given}})
+    for _ in range(2):
+        assert daemon.out(name, "stat", "-c", "%T", "/dev/x") == "5"
+        daemon.lxpy("restart", name, "--force")
+    daemon.lxpy("config", "device", "remove", name, "b")
+    assert daemon.out(name, "stat", "-c", "%T", "/dev/x") == "5"

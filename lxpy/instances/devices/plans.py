@@ -115,7 +115,7 @@ def plan(
     nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
     return DevicePlan(
         tuple(sorted(disks, key=lambda each: each.target)),
-        tuple({node.path: node for node in planned}.values()),
+        tuple({node.path: node for node in reversed(planned)}.values()),
         nic.plan(config, nics),
         forwarded(devices),
     )

@@ -231,7 +231,9 @@ def attach_disk(root: Confined, disk: Disk, index: int) -> None:
 
 def open_disk(disk: Disk, userns_fd: int) -> int:
     """Return the detached mount of a disk's source, flags set."""
-    flags = mounts.NODEV | (mounts.RDONLY if disk["readonly"] else 0)
+    flags = mounts.RDONLY if disk["readonly"] else 0
+    if disk["beneath"] or not is_character_device(disk["source"]):
+        flags |= mounts.NODEV
     for option in disk["raw_options"].split(","):
         flags |= _RAW_OPTIONS.get(option.strip(), 0)
     mapping = userns_fd if disk["shift"] else -1
@@ -249,6 +251,11 @@ def open_disk(disk: Disk, userns_fd: int) -> int:
     finally:
         if source >= 0:
             os.close(source)
+
+
+def is_character_device(path: str) -> bool:
+    """Tell whether a disk shows a single device, such as /dev/zero, which then can be used."""
+    return stat.S_ISCHR(os.stat(path).st_mode)
 
 
 def open_beneath(path: str, top: str) -> int:

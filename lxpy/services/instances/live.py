@@ -95,8 +95,10 @@ class Live:
         try:
             for disk in plan.disks:
                 await self._runtime.devices.add_disk(unique, disk)
+            taken = {node.path for node in self._runtime.devices.nodes(unique)}
             for node in plan.nodes:
-                await self._runtime.devices.add_node(unique, node)
+                if node.path not in taken:  # else it is another device's, which stays
+                    await self._runtime.devices.add_node(unique, node)
             if plan.nics:
                 noted = await self._networks.attach(instance, plan.nics, self._pid(instance))
                 volatile |= {f"volatile.{key}": value for key, value in noted.items()}

@@ -300,11 +300,6 @@ def check_sources(expanded: Mapping[str, Mapping[str, str]]) -> None:
             continue
         if not os.path.lexists(given["source"]):
             raise missing_source(name, given["source"])
-        if os.path.exists(given["source"]) and stat.S_ISCHR(os.stat(given["source"]).st_mode):
-            raise Failed(
-                f'Failed add validation for device "{name}": "{given["source"]}" is a character '
-                "device: add it as a unix-char device"
-            )
 
 
 def check_links(given: Mapping[str, Mapping[str, str]], parents: Mapping[str, str]) -> None:
