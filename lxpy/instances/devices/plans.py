@@ -112,10 +112,13 @@ def plan(
         for node in _nodes(name, given, nodes or Nodes())
     ]
     planned += [disk.plan_node(name, devices[name], node) for name, node in as_nodes.items()]
+    first: dict[str, Node] = {}
+    for node in planned:
+        first.setdefault(node.path, node)
     nics = {name: given for name, given in devices.items() if given.get("type") == "nic"}
     return DevicePlan(
         tuple(sorted(disks, key=lambda each: each.target)),
-        tuple({node.path: node for node in reversed(planned)}.values()),
+        tuple(first.values()),
         nic.plan(config, nics),
         forwarded(devices),
     )
