@@ -252,7 +252,7 @@ class Application:
         )
         return Images(
             self.db, self.scopes, store, self.pools.storage, self.settings, self.registry,
-            self.lifecycle, self.directories.cache,
+            self.lifecycle, self.directories.cache, self.allowances,
         )  # fmt: skip
 
     def _volumes(self, shelf: Shelf) -> storage.Services:

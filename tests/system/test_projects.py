@@ -189,6 +189,22 @@ def test_limits(daemon: Daemon, tiny: str, project: Make) -> None:
     assert state["cpu"]["Limit"] == -1
 
 
+def test_images_that_there_is_no_room_for(
+    daemon: Daemon, busybox_image: Path, project: Make
+) -> None:
+    here = project(limits__disk="1kB")
+    data = busybox_image.read_bytes()
+    kind = {"Content-Type": "application/octet-stream"}
+    with pytest.raises(ApiError, match='Reached maximum aggregate value "1kB" for "limits.disk"'):
+        daemon.api.call("POST", f"/1.0/images?project={here}", data, kind)
+    assert daemon.api.get(f"/1.0/images?project={here}") == []
+    assert not list((daemon.directory / "images").glob(".incoming*"))
+    daemon.api.call("PATCH", f"/1.0/projects/{here}", {"config": {"limits.disk": "1GB"}})
+    daemon.api.call("POST", f"/1.0/images?project={here}", data, kind)
+    for url in daemon.api.get(f"/1.0/images?project={here}"):
+        daemon.api.call("DELETE", url)
+
+
 @pytest.mark.parametrize(
     ("config", "devices", "words"),
     [

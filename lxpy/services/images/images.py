@@ -42,6 +42,7 @@ from lxpy.services.images.rows import (
 from lxpy.services.images.sources import Fetched, ImageSources, Origin, is_fingerprint
 from lxpy.services.images.tokens import ImageTokens
 from lxpy.services.images.upkeep import CACHED, HOURS, INTERVAL, ImageUpkeep
+from lxpy.services.projects.allowances import Allowances
 from lxpy.services.projects.scopes import Feature, Scopes
 from lxpy.services.server.settings import Settings
 from lxpy.storage import Pool, StoragePools
@@ -81,10 +82,11 @@ class Images:
         registry: Registry,
         lifecycle: Lifecycle,
         cache: Path,
+        allowances: Allowances,
     ) -> None:
         self.aliases = ImageAliases(db, lifecycle)
         self.tokens = ImageTokens(registry, lifecycle)
-        self._records = ImageRecords(db, store, storage, lifecycle)
+        self._records = ImageRecords(db, store, storage, lifecycle, allowances.check_image)
         self.sources = ImageSources(store, settings, cache, self._records.keeping)
         self.upkeep = ImageUpkeep(self._records, self.sources, settings, registry, self._fetch)
         self._db = db

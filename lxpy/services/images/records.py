@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -34,12 +34,18 @@ class ImageRecords:
     """Finds, adds and deletes images; row and files come and go together."""
 
     def __init__(
-        self, db: Database, store: ImageStore, storage: StoragePools, lifecycle: Lifecycle
+        self,
+        db: Database,
+        store: ImageStore,
+        storage: StoragePools,
+        lifecycle: Lifecycle,
+        allows: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._db = db
         self._store = store
         self._storage = storage
         self._lifecycle = lifecycle
+        self._allows = allows
         self._locks = Locks()
         self._keeping: Counter[str] = Counter()
         self._struck: set[str] = set()
@@ -126,7 +132,8 @@ class ImageRecords:
         """Record an image whose files are in the store.
 
         One that is recorded already is claimed, or refused with Failed. Raises Conflict for an
-        alias that is taken, NotFound when somebody has deleted the files meanwhile.
+        alias that is taken, NotFound when somebody has deleted the files meanwhile, Failed when
+        the project has no room for it.
         """
         fingerprint = stored.fingerprint
         async with self._locks.hold("image", fingerprint):
@@ -134,6 +141,7 @@ class ImageRecords:
                 if not claim:
                     raise Failed("Image with same fingerprint already exists")
                 return await self.claim(project, fingerprint, wish)
+            await self._allows(project, stored.size_bytes)
             await self._store.stored(fingerprint)
             async with self._db.write() as session:
                 row = await image_rows.insert(session, project, stored, found, wish)

@@ -88,6 +88,19 @@ class Allowances:
         with _told(f"volume {what}"):
             allowed.check({"limits.disk": limit}, new)
 
+    async def check_image(self, project: str, size_bytes: int) -> None:
+        """Raise Failed when what a project may still hold has no room for a new image.
+
+        Those that it has do not count.
+        """
+        limit = self._scopes.config(project, "limits.disk")
+        if not limit:
+            return
+        found = await self.contents(project)
+        new = allowed.Contents(project, found.instances, {**found.volumes, "": str(size_bytes)})
+        with _told("image creation"):
+            allowed.check({"limits.disk": limit}, new)
+
     def disk_parents(
         self, project: str, devices: Mapping[str, Mapping[str, str]]
     ) -> dict[str, str]:

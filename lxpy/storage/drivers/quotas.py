@@ -25,8 +25,8 @@ from lxpy.threads import in_thread
 IMAGE = "disk.img"
 MOUNT = "disk"
 _SMALLEST_BYTES = 16 << 20
-#: the kernel shrinks no btrfs that is in use below this
-SMALLEST_SHRUNK_BYTES = 256 << 20
+#: the kernel gives no btrfs that is in use less than this
+SMALLEST_RESIZED_BYTES = 256 << 20
 _RESERVE = "reserve"
 _RESERVE_BYTES = 4 << 20
 # Below this, btrfs needs data and metadata in the same chunks.
@@ -180,7 +180,7 @@ async def resize_disk(directory: Path, size_bytes: int) -> None:
 
 def can_resize(directory: Path, size_bytes: int) -> bool:
     """Tell whether a disk can get that size while it is mounted."""
-    return size_bytes >= min(SMALLEST_SHRUNK_BYTES, (directory / IMAGE).stat().st_size)
+    return size_bytes >= SMALLEST_RESIZED_BYTES or size_bytes == (directory / IMAGE).stat().st_size
 
 
 @asynccontextmanager
