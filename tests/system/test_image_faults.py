@@ -50,11 +50,16 @@ def answer(raw: socket.socket) -> Any:
 @pytest.fixture(autouse=True)
 def nothing_left(daemon: Daemon) -> Iterator[None]:
     """No test leaves files, whole or in part."""
-    before = sorted(os.listdir(daemon.directory / "images"))
+    images = daemon.directory / "images"
+    before = sorted(os.listdir(images))
     yield
-    incoming = daemon.directory / "images/.incoming"
-    wait_until(lambda: not os.listdir(incoming), 10, "what came in is gone")
-    assert sorted(os.listdir(daemon.directory / "images")) == before
+    wait_until(lambda: not incoming(daemon), 10, "what came in is gone")
+    assert sorted(os.listdir(images)) == before
+
+
+def incoming(daemon: Daemon) -> list[Path]:
+    """Return the directories of what is on its way in."""
+    return list((daemon.directory / "images").glob(".incoming-*"))
 
 
 @pytest.mark.parametrize("kind", ["unified", "form"])
@@ -87,7 +92,6 @@ def test_rubbish_of_100_mb(daemon: Daemon, kind: str) -> None:
 
 def test_slow_upload_harms_nobody(daemon: Daemon) -> None:
     """While a client sends a kibibyte now and then, others are served; it leaves, nothing stays."""
-    incoming = daemon.directory / "images/.incoming"
     with closing(connect(daemon)) as raw:
         raw.sendall(head(100 * MIB, Content_Type="application/octet-stream"))
         for _ in range(5):
@@ -96,8 +100,8 @@ def test_slow_upload_harms_nobody(daemon: Daemon) -> None:
             daemon.api.get("/1.0/images")
             assert time.monotonic() - begin < 10
             time.sleep(0.1)
-        assert os.listdir(incoming)
-    wait_until(lambda: not os.listdir(incoming), 10, "the upload is forgotten")
+        assert incoming(daemon)
+    wait_until(lambda: not incoming(daemon), 10, "the upload is forgotten")
 
 
 def test_form_that_is_cut_off(daemon: Daemon) -> None:
@@ -161,10 +165,9 @@ def test_server_that_falls_silent(daemon: Daemon, tmp_path: Path) -> None:
         with closing(peer):
             peer.recv(4096)
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)
-            incoming = daemon.directory / "images/.incoming"
-            wait_until(lambda: bool(os.listdir(incoming)), 10, "the download begins")
+            wait_until(lambda: bool(incoming(daemon)), 10, "the download begins")
             daemon.api.delete(f"/1.0/operations/{operation['id']}")
-            wait_until(lambda: not os.listdir(incoming), 10, "the download ends")
+            wait_until(lambda: not incoming(daemon), 10, "the download ends")
     with pytest.raises(ApiError, match="401: Operation cancelled"):
         daemon.api.wait(operation)
 

@@ -208,7 +208,7 @@ async def test_failed_starts_leave_nothing(host: Host) -> None:
         await start
     with pytest.raises(StartFailed, match="exec: /nosuch"):
         await host.start("c", init=("/nosuch",))
-    with pytest.raises(StartFailed, match=r"disk /mnt: open_tree\(/nosuch\)"):
+    with pytest.raises(StartFailed, match=r"disk /mnt: /nosuch: No such file"):
         await host.start("d", disks=(Disk("/nosuch", "/mnt"),))
     with pytest.raises(StartFailed, match=r"sysctl kernel\.panic=1"):
         await host.start("e", sysctls={"kernel.panic": "1"})
