@@ -19,6 +19,7 @@ from lxpy.events.bus import Bus
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.images.store import ImageStore
 from lxpy.instances.limits import Host
+from lxpy.instances.model import Instance, Profile
 from lxpy.operations.registry import Registry
 from lxpy.runtime.container import Runtime
 from lxpy.services.backups.backups import Backups
@@ -131,7 +132,7 @@ class Application:
         self.profiles = Profiles(self.db, scopes, lifecycle)
         self.allowances = Allowances(self.db, scopes, store)
         self.projects = Projects(self.db, scopes, self.allowances, registry, lifecycle)
-        self.profiles.check = self.allowances.check_profile
+        self.profiles.check = self._check_profile
         self.networks = Networks(
             self.db, directories.networks, directories.cgroup, store, locks, lifecycle
         )
@@ -176,7 +177,7 @@ class Application:
         self.volume_files = VolumeFiles(self.db, pools, journal)
         self.restoring = Restoring(
             store=store, locks=locks, journal=journal, pools=pools, profiles=self.profiles,
-            power=self.power, registry=registry, lifecycle=lifecycle,
+            networks=self.networks, power=self.power, registry=registry, lifecycle=lifecycle,
         )  # fmt: skip
         self.instances = Instances(
             store=store, locks=locks, journal=journal, directories=directories, pools=pools,
@@ -393,6 +394,10 @@ class Application:
         self._spawn(self.hotplug.run())
         self._spawn(self.images.upkeep.maintain())
         self._spawn(self.criu.look())
+
+    async def _check_profile(self, project: str, profile: Profile, users: list[Instance]) -> None:
+        self.networks.check_devices(profile.devices)
+        await self.allowances.check_profile(project, profile, users)
 
     def is_ready(self) -> bool:
         """Tell whether what comes up with the daemon has come up, or failed to."""

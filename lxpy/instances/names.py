@@ -109,9 +109,9 @@ def check_device_name(name: str) -> None:
     problem = ""
     if not 1 <= len(name) <= 63:
         problem = "Name must be 1-63 characters long"
-    elif name.startswith("/"):
-        problem = 'Name cannot start with "/"'
-    elif not _DEVICE.fullmatch(name) or name in (".", ".."):
+    elif name.startswith("."):
+        problem = 'Name must not start with "." character'
+    elif not _DEVICE.fullmatch(name):
         problem = (
             "Name can only contain alphanumeric, forward slash, hyphen, colon, underscore and "
             "full stop characters"

@@ -94,7 +94,7 @@ class Dnsmasq:
         Raises MissingTool; Failed when it refuses its configuration or its addresses are taken.
         """
         if config.ipv4 is None and config.ipv6 is None:
-            await self.stop()
+            await self.remove()  # what it has lent counts no more
             return
         changed = await in_thread(self._write, config)
         await self._adopt()
@@ -167,24 +167,23 @@ class Dnsmasq:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGHUP)
 
     async def reserve(self, reservation: Reservation) -> None:
-        """Make an instance's name and addresses known."""
+        """Make the name and addresses of a nic known."""
         if await in_thread(self.hosts.write, reservation):
             await self.reload()
 
-    async def replace(self, wanted: Iterable[Reservation]) -> None:
-        """Make these the only reservations."""
-        if await in_thread(self.hosts.replace, list(wanted)):
+    async def replace(self, wanted: Iterable[Reservation], instance: str = "") -> None:
+        """Make these the only reservations (of an instance)."""
+        if await in_thread(self.hosts.replace, list(wanted), instance):
             await self.reload()
 
     async def withdraw(self, instance: str, server: str) -> None:
-        """Forget an instance: its reservation, and what it has been lent by `server`."""
-        known = await in_thread(self.hosts.find, instance)
-        if known is None:
+        """Forget an instance: its reservations, and what it has been lent by `server`."""
+        known = {each.hwaddr for each in await in_thread(self.hosts.of, instance)}
+        if not known:
             return
-        await in_thread(self.hosts.remove, instance)
-        await self.reload()
+        await self.replace((), instance)
         if server and self.running:
-            mine = [each for each in await self.leases() if each.hwaddr == known.hwaddr]
+            mine = [each for each in await self.leases() if each.hwaddr in known]
             with contextlib.suppress(OSError):
                 release(self.name, server, mine)
 

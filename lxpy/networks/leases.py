@@ -7,7 +7,9 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 _LEASE_TIME = re.compile(r"[0-9]+")
 _RELEASE = 7
@@ -27,10 +29,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """An instance's name and addresses on one network; "" for an address that is not reserved.
-
-    `device` is the instance's nic there, as the name of a file has it.
-    """
+    """The name and addresses of an instance's nic, `device`; "" for an address not reserved."""
 
     instance: str
     hwaddr: str
@@ -41,8 +40,16 @@ class Reservation:
 
     @property
     def file(self) -> str:
-        """The name of its file: INSTANCE.DEVICE."""
-        return f"{self.instance}.{self.device}" if self.device else self.instance
+        """The name of its file: INSTANCE:DEVICE, each escaped as in a URL."""
+        return f"{quote(self.instance, safe='')}:{quote(self.device, safe='')}"
+
+    def clashes(self, other: Reservation) -> bool:
+        """Tell whether two have the same address."""
+        return bool(
+            self.hwaddr == other.hwaddr
+            or (self.ipv4 and self.ipv4 == other.ipv4)
+            or (self.ipv6 and self.ipv6 == other.ipv6)
+        )
 
     def line(self) -> str:
         """Return the line of dnsmasq's --dhcp-hostsfile."""
@@ -88,12 +95,12 @@ def parse_reservation(file: str, text: str) -> Reservation | None:
             ipv4 = part
         else:
             hostname = part
-    instance, _, device = file.partition(".")
+    instance, device = map(unquote, file.split(":", 1))
     return Reservation(instance, parts[0], hostname, ipv4, ipv6, device)
 
 
 class Hosts:
-    """The directory with one file for each instance, read by dnsmasq. Blocking."""
+    """The directory with one file for each nic of an instance, read by dnsmasq. Blocking."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -101,22 +108,22 @@ class Hosts:
     def read(self) -> list[Reservation]:
         """Return all reservations, by instance."""
         found = []
-        for path in sorted(self._directory.glob("[!.]*")):
+        for path in sorted(self._directory.glob("*:*")):
             reservation = parse_reservation(path.name, _read(path))
             if reservation is not None:
                 found.append(reservation)
         return found
 
-    def find(self, instance: str) -> Reservation | None:
-        """Return an instance's reservation."""
+    def of(self, instance: str) -> list[Reservation]:
+        """Return an instance's reservations."""
         found = (parse_reservation(path.name, _read(path)) for path in self._of(instance))
-        return next((each for each in found if each is not None), None)
+        return [each for each in found if each is not None]
 
     def _of(self, instance: str) -> list[Path]:
-        return [self._directory / instance, *self._directory.glob(f"{instance}.*")]
+        return sorted(self._directory.glob(f"{escape(quote(instance, safe=''))}:*"))
 
     def write(self, reservation: Reservation) -> bool:
-        """Write a reservation, the only one of its instance; False when nothing is different."""
+        """Write a reservation; False when nothing is different."""
         path, text = self._directory / reservation.file, reservation.line()
         if _read(path) == text:
             return False
@@ -124,25 +131,22 @@ class Hosts:
         temporary.write_text(text)
         temporary.chmod(0o644)
         temporary.rename(path)
-        for other in self._of(reservation.instance):
-            if other != path:
-                other.unlink(missing_ok=True)
         return True
 
-    def remove(self, instance: str) -> bool:
-        """Remove an instance's reservation; False when there is none."""
-        there = [path for path in self._of(instance) if path.exists()]
-        for path in there:
-            path.unlink()
-        return bool(there)
+    def replace(self, wanted: Iterable[Reservation], instance: str = "") -> bool:
+        """Make these the only reservations (of an instance); False when nothing is different.
 
-    def replace(self, wanted: Iterable[Reservation]) -> bool:
-        """Make these the only reservations; False when nothing is different."""
-        kept, changed = set(), False
-        for reservation in wanted:
-            changed = self.write(reservation) or changed
-            kept.add(reservation.file)
-        for path in self._directory.glob("[!.]*"):
+        What is reserved for one is not for another: who has it keeps it.
+        """
+        known = self.read()
+        held = [each for each in known if instance and each.instance != instance]
+        changed = False
+        for reservation in sorted(wanted, key=lambda each: each not in known):
+            if not any(map(reservation.clashes, held)):
+                changed = self.write(reservation) or changed
+                held.append(reservation)
+        kept = {each.file for each in held}
+        for path in self._directory.glob("*"):
             if path.name not in kept:
                 path.unlink()
                 changed = True

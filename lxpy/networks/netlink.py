@@ -78,6 +78,11 @@ class Netlink:
             await self._route.link(
                 "set", ifname=name, mtu=mtu, address=hwaddr, IFLA_IFALIAS=alias, state="up"
             )
+            try:  # all are on VLAN 1 until a nic says otherwise
+                await self._route.link("set", ifname=name, kind="bridge", br_vlan_filtering=1)
+            except NetlinkError as error:
+                if error.code != errno.EOPNOTSUPP:  # a kernel without that
+                    raise
 
     async def delete_link(self, name: str) -> bool:
         """Delete an interface; False when there is none. Takes tens of milliseconds."""

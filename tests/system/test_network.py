@@ -142,6 +142,41 @@ def test_mac_and_address_survive_a_restart(daemon: Daemon, launch: Launch) -> No
     assert daemon.state(name)["network"]["eth0"]["hwaddr"] == hwaddr
 
 
+def test_addresses_of_instances_that_do_not_run(daemon: Daemon, tiny: str, network: str) -> None:
+    """They are reserved; a copy may have one that is taken, until it starts."""
+    address = str(ipaddress.ip_interface(config(daemon, network)["ipv4.address"]).network[77])
+    one = create(daemon, tiny, devices=card(network, ipv4__address=address))
+
+    hosts = daemon.directory / "networks" / network / "dnsmasq.hosts"
+
+    def holders() -> list[str]:
+        return [x.name.split(":")[0] for x in hosts.iterdir() if address in x.read_text()]
+
+    assert holders() == [one]
+    other = daemon.name()
+    body = {"name": other, "source": {"type": "copy", "source": one}}
+    daemon.api.post("/1.0/instances", body)
+    assert holders() == [one]
+    with pytest.raises(ApiError, match="already defined"):
+        change(daemon, other, "start")
+    assert daemon.status(other) == "Stopped"
+    renamed = daemon.name()
+    daemon.api.post(f"/1.0/instances/{one}", {"name": renamed})
+    assert holders() == [renamed]
+    daemon.delete(renamed)
+    change(daemon, other, "start")
+    assert daemon.address(other) == address and holders() == [other]
+
+
+def test_nic_with_a_name_like_a_path(daemon: Daemon, launch: Launch, network: str) -> None:
+    device = {**card(network)["eth0"], "name": "eth0"}
+    name = launch(devices={"eth0": {"type": "none"}, "/some/nic:0": device})
+    address = daemon.address(name)
+    change(daemon, name, "restart", force=True)
+    assert daemon.address(name) == address
+    assert pings(daemon, name, gateway(daemon, network))
+
+
 def test_a_deleted_instance_gives_its_address_back(daemon: Daemon, network: str) -> None:
     subnet = ipaddress.ip_interface(config(daemon, network)["ipv4.address"]).network
     few = f"{subnet[5]}-{subnet[6]}"

@@ -381,6 +381,21 @@ def test_vlan_of_a_parent(daemon: Daemon, launch: Launch, wire: Wire) -> None:
     assert not (LINKS / vlan).exists()
 
 
+def test_vlans_of_a_managed_bridge(daemon: Daemon, launch: Launch) -> None:
+    network = daemon.api.get("/1.0/profiles/default")["devices"]["eth0"]["network"]
+    given = {"eth1": {"type": "nic", "network": network, "vlan": "7", "vlan.tagged": "8"}}
+    devices = {"eth0": {"type": "none"}, **given}
+    if not (LINKS / network / "bridge/vlan_filtering").exists():
+        with pytest.raises(ApiError, match=f'not enabled in parent bridge "{network}"'):
+            launch(devices=devices)
+        pytest.skip("this kernel has no VLANs on bridges")
+    listed = subprocess.run(
+        ["bridge", "vlan", "show", "dev", inside(daemon, launch(devices=devices))["host_name"]],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "7 PVID Egress Untagged" in listed and " 8" in listed
+
+
 def test_vlans_of_a_bridge(daemon: Daemon, launch: Launch) -> None:
     subprocess.run(["ip", "link", "add", "ltvbr0", "type", "bridge"], check=True)
     try:

@@ -10,7 +10,7 @@ from lxpy.errors import InvalidConfig
 from lxpy.instances.devices.base import Options
 from lxpy.instances.devices.nic_kinds import KINDS, OF_NETWORK
 
-_NETWORK_BANS = ("nictype", "parent", "mtu", "vlan", "vlan.tagged", "gvrp")
+_NETWORK_BANS = ("nictype", "parent", "mtu", "gvrp")
 _PARENTLESS = ("p2p", "routed")
 _NAME = re.compile(r"[-A-Za-z0-9_.]{1,15}")
 
@@ -53,10 +53,7 @@ def validate(given: Options) -> None:
     if given.get("network"):
         for key in _NETWORK_BANS:
             if given.get(key):
-                raise InvalidConfig(
-                    f'Cannot use "{key}" property in conjunction with "network" property: '
-                    "the network decides it"
-                )
+                raise decided(key)
         kind = _on_network(given)
     elif kind not in KINDS:
         known = ", ".join(KINDS)
@@ -74,6 +71,14 @@ def validate(given: Options) -> None:
         )
     KINDS[kind].validate(given)
     _check_rules(kind, given)
+
+
+def decided(key: str) -> InvalidConfig:
+    """Return the error of an option that is the network's to say."""
+    return InvalidConfig(
+        f'Cannot use "{key}" property in conjunction with "network" property: '
+        "the network decides it"
+    )
 
 
 def _on_network(given: Options) -> str:

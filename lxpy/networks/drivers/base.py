@@ -62,6 +62,9 @@ class Driver(Protocol):
     async def reserve(self, nics: Iterable[Nic]) -> None:
         """Make the names and addresses of these, and of no other nics, known."""
 
+    async def announce(self, instance: str, nics: Iterable[Nic]) -> None:
+        """Make the names and addresses of an instance's nics known, of these and no others."""
+
     async def forget(self, instance: str) -> None:
         """Give free what an instance that is deleted has had."""
 

@@ -55,7 +55,9 @@ class BridgeDriver:
         await net.make_bridge(self.name, hwaddr or own, bridge.mtu, self._facts.owner)
         await in_thread(sysctls.prepare_bridge, self.name, ipv6=bridge.ipv6 is not None)
         await net.set_addresses(self.name, [x for x in (bridge.ipv4, bridge.ipv6) if x])
-        await net.set_routes(self.name, self._subnets() | self._facts.ports.routes(self.name))
+        routes = self._subnets() | self._facts.ports.routes(self.name)
+        has_ipv6 = bridge.ipv6 is not None  # else the kernel takes none
+        await net.set_routes(self.name, {x for x in routes if x.version == 4 or has_ipv6})
         await self._rejoin()
         await tunnels.settle(bridge, net, self._facts.interfaces, self._facts.owner)
         await self._join_external(set(old.items("bridge.external_interfaces")))
@@ -195,7 +197,7 @@ class BridgeDriver:
             hostname=nic.hostname if managed else "",
             ipv4="" if nic.ipv4 == "none" else nic.ipv4,
             ipv6="" if nic.ipv6 == "none" else nic.ipv6,
-            device=nic.device.replace("-", "--").replace("/", "-"),
+            device=nic.device,
         )
 
     async def _free_ipv4(self, nic: Nic) -> str:
@@ -231,15 +233,25 @@ class BridgeDriver:
 
     async def reserve(self, nics: Iterable[Nic]) -> None:
         """Make names and addresses known; those of filtered nics stay what they were."""
-        wanted = []
         async with self._reserving:
-            for nic in nics:
-                known = await in_thread(self._dnsmasq.hosts.find, nic.instance)
-                plain = self._plain_reservation(nic)
-                if known is not None and known.hwaddr == nic.hwaddr and nic.filters_ipv4:
-                    plain = replace(plain, ipv4=plain.ipv4 or known.ipv4)
-                wanted.append(plain)
-            await self._dnsmasq.replace(wanted)
+            wanted = [await self._kept_reservation(each) for each in nics]
+            if self._dnsmasq.running:
+                await self._dnsmasq.replace(wanted)
+
+    async def announce(self, instance: str, nics: Iterable[Nic]) -> None:
+        """Make the names and addresses of an instance known, also while it does not run."""
+        async with self._reserving:
+            wanted = [await self._kept_reservation(each) for each in nics]
+            if self._dnsmasq.running:
+                await self._dnsmasq.replace(wanted, instance)
+
+    async def _kept_reservation(self, nic: Nic) -> Reservation:
+        """Return what is reserved for a nic that need not run: what a filtered one has had."""
+        plain = self._plain_reservation(nic)
+        for known in await in_thread(self._dnsmasq.hosts.of, nic.instance):
+            if known.hwaddr == nic.hwaddr and nic.filters_ipv4:
+                plain = replace(plain, ipv4=plain.ipv4 or known.ipv4)
+        return plain
 
     async def forget(self, instance: str) -> None:
         """Give free the addresses of an instance that is deleted."""

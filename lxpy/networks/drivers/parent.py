@@ -75,6 +75,9 @@ class ParentDriver:
     async def reserve(self, nics: Iterable[Nic]) -> None:
         """Do nothing: addresses are not ours to give."""
 
+    async def announce(self, instance: str, nics: Iterable[Nic]) -> None:
+        """Do nothing, as `reserve`."""
+
     async def forget(self, instance: str) -> None:
         """Do nothing."""
 

@@ -154,7 +154,8 @@ class Creation:
                 base, wish, image.architecture, image.properties, image.profiles
             )
             base = with_config(base, {**base.config, "volatile.base_image": fingerprint})
-        instance = await self.completed(base, "copy" if wish.source.type == "copy" else "create")
+        template = "copy" if wish.source.type == "copy" else "create"
+        instance = await self.completed(base, template, starts=bool(wish.source.lxpy_twin))
         pool = await self.pool_of(instance)
         self._pools.check_root(pool, instance.root_device[1])
         if wish.source.type == "image":
@@ -231,6 +232,7 @@ class Creation:
         except BaseException:
             await self._pools.storage.delete_volume(pool, volume_of(instance))
             raise
+        await self._networks.announce(claimed)
 
     def tell_created(self, instance: Instance, pool: Pool) -> None:
         """Send the event."""
@@ -259,8 +261,11 @@ class Creation:
         changed = base.changed(used, config={**own, **base.config})
         return _architecture(changed, architecture)
 
-    async def completed(self, base: Instance, template: str) -> Instance:
-        """Return the instance checked, with its volatile keys. Raises Failed in LXD's words."""
+    async def completed(self, base: Instance, template: str, *, starts: bool = False) -> Instance:
+        """Return the instance checked, with its volatile keys. Raises Failed in LXD's words.
+
+        A copy may have an address that is taken, unless it `starts` at once.
+        """
         try:
             keys.validate(base.config)
             keys.validate_expanded(base.expanded_config)
@@ -279,8 +284,9 @@ class Creation:
         }
         instance = with_config(base, config)
         await self._networks.validate_nics(
-            instance, devices.plan(instance.config, nic_devices(instance)).nics
-        )
+            instance, devices.plan(instance.config, nic_devices(instance)).nics,
+            may_be_taken=template == "copy" and not starts,
+        )  # fmt: skip
         return instance
 
 

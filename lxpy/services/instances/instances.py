@@ -123,6 +123,10 @@ class Instances:
             await in_thread(_move, place(old), place(new))
         await self._networks.forget(old)
 
+    async def announce(self, instance: Instance) -> None:
+        """Have networks reserve what one has that does not run; logs what fails."""
+        await self._networks.announce(instance)
+
     async def remove(self, instance: Instance) -> None:
         """Delete an instance that does not run, its lock held. A crash in between is made good."""
         pool_name = instance.root_device[1]["pool"]

@@ -216,6 +216,7 @@ class Moves:
         if not plan.renames:
             await self._pools.storage.delete_volume(plan.old_pool, volume_of(plan.old))
         await self._instances.rename_files(plan.old.unique_name, plan.new.unique_name)
+        await self._instances.announce(plan.new)
         await self._journal.end(intent)
 
 

@@ -20,6 +20,7 @@ from lxpy.services.instances.starting import volume_of
 from lxpy.services.instances.store import InstanceStore
 from lxpy.services.journal import Intent, Journal
 from lxpy.services.locks import Locks
+from lxpy.services.networks.networks import Networks
 from lxpy.services.projects.profiles import Profiles
 from lxpy.services.storage.pools import Pools
 from lxpy.storage import Pool
@@ -39,6 +40,7 @@ class Restoring:
         journal: Journal,
         pools: Pools,
         profiles: Profiles,
+        networks: Networks,
         power: Power,
         registry: Registry,
         lifecycle: Lifecycle,
@@ -48,6 +50,7 @@ class Restoring:
         self._journal = journal
         self._pools = pools
         self._profiles = profiles
+        self._networks = networks
         self._power = power
         self._registry = registry
         self._lifecycle = lifecycle
@@ -86,7 +89,9 @@ class Restoring:
         pool = await self._pools.pool(instance.root_device[1]["pool"])
         async with self._interrupted(instance, name if stateful else ""):
             instance = self._store.get(instance.project, instance.name)
-            await self._swap(instance, await self._restored(instance, found), found, pool)
+            new = await self._restored(instance, found)
+            await self._swap(instance, new, found, pool)
+            await self._networks.announce(new, instance)
         context = {"snapshot": f"{instance.name}/{name}"}
         path = f"/1.0/instances/{instance.name}"
         self._lifecycle.emit("instance-restored", path, instance.project, context)

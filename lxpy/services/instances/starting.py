@@ -110,6 +110,7 @@ class Starter:
             parents,
         )
         await in_thread(check_sources, instance.expanded_devices)
+        await self._networks.validate_start(instance, plan.nics)
         await self._translations.apply(instance)
         files = await self._files(instance, await self._pools.storage.metadata(pool, volume))
         idmap = _recorded(instance)

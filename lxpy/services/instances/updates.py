@@ -123,6 +123,7 @@ class Updates:
         async with self._resized(old, new):
             if not self._power.is_running(old):
                 await self._store.save(new)
+                await self._announce(old, new)
                 return
             volatile = await self._live.apply(old, new)
             new = with_config(new, {**new.config, **volatile})
@@ -131,7 +132,12 @@ class Updates:
             except BaseException:
                 await self._live.apply(new, old)
                 raise
+            await self._announce(old, new)
         self.on_change(old, new, self._live.kept(old, new))
+
+    async def _announce(self, old: Instance, new: Instance) -> None:
+        if nic_devices(old) != nic_devices(new):
+            await self._networks.announce(new, old)
 
     @asynccontextmanager
     async def _resized(self, old: Instance, new: Instance) -> AsyncIterator[None]:

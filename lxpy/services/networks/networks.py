@@ -274,9 +274,24 @@ class Networks:
         """Return a MAC address that no instance has."""
         return addresses.free_hwaddr(set(nics.hwaddrs(self._store.listed())))
 
-    async def validate_nics(self, instance: Instance, plans: Iterable[NicPlan]) -> None:
-        """Raise when a nic's network is not there, or its address does not fit or is taken."""
-        nics.check(instance, plans, self._wiring.networks, self._store.listed())
+    async def validate_nics(
+        self, instance: Instance, plans: Iterable[NicPlan], *, may_be_taken: bool = False
+    ) -> None:
+        """Raise when a nic's network is not there, or its address does not fit or is taken.
+
+        Copies `may_be_taken` for what they are copies of, until they start.
+        """
+        others = () if may_be_taken else self._store.listed()
+        nics.check(instance, plans, self._wiring.networks, others)
+
+    async def validate_start(self, instance: Instance, plans: Iterable[NicPlan]) -> None:
+        """Raise when an address that somebody chose for an instance is another's by now."""
+        if nics.are_chosen(instance):
+            await self.validate_nics(instance, plans)
+
+    def check_devices(self, given: Mapping[str, Mapping[str, str]]) -> None:
+        """Raise when a nic among the devices of a profile does not fit its network."""
+        nics.check_devices(given, self._wiring.networks)
 
     def nictype(self, device: Mapping[str, str]) -> str:
         """Return the nictype of a nic device, "" when its network does not exist."""
@@ -315,6 +330,13 @@ class Networks:
         if self._store.has(instance.project, instance.name):
             current = self._store.get(instance.project, instance.name)
             await self._store.note(current, dict.fromkeys(nics.host_keys(current), ""))
+
+    async def announce(self, instance: Instance, old: Instance | None = None) -> None:
+        """Reserve the names and addresses of an instance that need not run yet; logs what fails.
+
+        `old` is what it was before.
+        """
+        await self._wiring.announce(instance, old)
 
     async def forget(self, unique: str) -> None:
         """Give free what an instance that is deleted has had: name, addresses. Idempotent."""

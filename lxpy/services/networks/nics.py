@@ -141,22 +141,23 @@ def check(
     networks: Mapping[str, Network],
     others: Iterable[Instance],
 ) -> None:
-    """Raise, in LXD's words, when a nic does not fit its network, or another instance has its
-    address; `networks` are the managed ones. Raises InvalidConfig, NotSupported.
+    """Raise, in LXD's words, when a nic does not fit its network, or another instance, one of
+    `others`, has its address; `networks` are the managed ones. Raises InvalidConfig, NotSupported.
     """
     neighbours = [
         resolved(each, networks)
         for other in others if other.unique_name != instance.unique_name
         for each in nics_of(other)
     ]  # fmt: skip
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for plan in plans:
         here = resolved(placed(instance, plan), networks)
+        lan = here.network, here.nic.options.get("vlan", "")
         try:
-            if here.network in seen:
+            if lan in seen and networks[here.network].config.get("dns.mode") != "none":
                 raise InvalidConfig(
                     f'Instance DNS name "{instance.name}" already used on network: device '
-                    f'"{seen[here.network]}" is on "{here.network}" too'
+                    f'"{seen[lan]}" is on "{here.network}" too'
                 )
             if here.network:
                 if here.network not in networks:
@@ -165,15 +166,43 @@ def check(
                         f'"{here.network}" for project "{instance.project}": Network not found'
                     )
                 _check_network(here.nic, networks[here.network])
-                seen[here.network] = plan.device
+                seen[lan] = plan.device
             _check_unique(here, neighbours)
         except LxpyError as error:
             raise refused(plan.device, error) from error
 
 
+def are_chosen(instance: Instance) -> bool:
+    """Tell whether an instance has addresses that somebody chose, and that may be taken."""
+    keys = ("hwaddr", "ipv4.address", "ipv6.address")
+    return any(device.get(key) for device in nic_devices(instance).values() for key in keys)
+
+
+def check_devices(given: Mapping[str, Options], networks: Mapping[str, Network]) -> None:
+    """Raise, in LXD's words, when a profile's nic does not fit its network.
+
+    One that does not exist is no error: it may come before an instance does. Raises InvalidConfig.
+    """
+    for name, device in given.items():
+        network = networks.get(device.get("network", ""))
+        if device.get("type") != "nic" or network is None:
+            continue
+        nic = Nic(
+            instance="", hostname="", device=name, name=name, hwaddr="",
+            ipv4=device.get("ipv4.address", ""), ipv6=device.get("ipv6.address", ""),
+            options=device,
+        )  # fmt: skip
+        try:
+            _check_network(nic, network)
+        except LxpyError as error:
+            raise refused(name, error) from error
+
+
 def _check_network(nic: Nic, network: Network) -> None:
     if network.type == "bridge":
         _check_addresses(nic, Bridge(network.name, network.config))
+    elif nic.options.get("vlan"):
+        raise devices.decided("vlan")
     if nic.options.get("network"):
         KINDS[OF_NETWORK[network.type]].validate(nic.options)
 
@@ -203,10 +232,15 @@ def _check_addresses(nic: Nic, network: Bridge) -> None:
             )
 
 
+def _place(found: Placed) -> tuple[str, ...]:
+    """Return what nics have in common that hear each other."""
+    return found.network, found.nic.parent, found.nic.options.get("vlan", "")
+
+
 def _check_unique(here: Placed, neighbours: Iterable[Placed]) -> None:
     for other in neighbours:
         routed = "routed" in (here.nic.kind, other.nic.kind)  # the whole host knows its addresses
-        if (other.network, other.nic.parent) != (here.network, here.nic.parent) and not routed:
+        if _place(other) != _place(here) and not routed:
             continue
         if other.nic.hwaddr == here.nic.hwaddr and here.nic.kind != "p2p":
             raise InvalidConfig(

@@ -231,6 +231,22 @@ class Wiring:
         await self.facts.ports.detach(unique, device)
         await self.facts.links.detach(unique, device)
 
+    async def announce(self, instance: Instance, old: Instance | None = None) -> None:
+        """Tell networks of the nics of an instance, new or changed from `old`. Logs what fails."""
+        mine = [nics.resolved(each, self.networks) for each in nics.nics_of(instance)]
+        left = nics.nics_of(old) if old is not None else ()
+        before = {nics.resolved(each, self.networks).network for each in left}
+        for name in sorted({each.network for each in mine} | before):
+            driver = self.driver(name) if name in self.networks else None
+            if driver is None or not driver.is_up:
+                continue
+            try:
+                here = [each.nic for each in mine if each.network == name]
+                await driver.announce(instance.unique_name, here)
+            except (LxpyError, OSError) as error:
+                _log.warning("addresses not reserved", instance=instance.unique_name,
+                             network=name, error=str(error))  # fmt: skip
+
     async def forget(self, unique: str) -> None:
         """Give free what an instance that is deleted has had."""
         for name in self.networks:

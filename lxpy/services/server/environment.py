@@ -24,16 +24,16 @@ _LXC_FEATURES = {
     "core_scheduling": False,
     "devpts_fd": True,
     "idmapped_mounts_v2": True,
-    "mount_injection_file": False,
-    "network_gateway_device_route": False,
-    "network_ipvlan": False,
-    "network_l2proxy": False,
-    "network_phys_macvlan_mtu": False,
-    "network_veth_router": False,
+    "mount_injection_file": True,
+    "network_gateway_device_route": True,
+    "network_ipvlan": True,
+    "network_l2proxy": True,
+    "network_phys_macvlan_mtu": True,
+    "network_veth_router": True,
     "pidfd": True,
     "seccomp_allow_deny_syntax": True,
     "seccomp_notify": True,
-    "seccomp_proxy_send_notify_fd": False,
+    "seccomp_proxy_send_notify_fd": True,
 }
 
 
