@@ -40,8 +40,8 @@ class Reservation:
 
     @property
     def file(self) -> str:
-        """The name of its file: INSTANCE:DEVICE, each escaped as in a URL."""
-        return f"{quote(self.instance, safe='')}:{quote(self.device, safe='')}"
+        """The name of its file, as LXD's: [PROJECT_]INSTANCE.DEVICE; "_" of a device is escaped."""
+        return f"{self.instance}.{quote(self.device, safe='').replace('_', '%5F')}"
 
     def clashes(self, other: Reservation) -> bool:
         """Tell whether two have the same address."""
@@ -95,8 +95,10 @@ def parse_reservation(file: str, text: str) -> Reservation | None:
             ipv4 = part
         else:
             hostname = part
-    instance, device = map(unquote, file.split(":", 1))
-    return Reservation(instance, parts[0], hostname, ipv4, ipv6, device)
+    project, mark, name = file.rpartition("_")
+    instance, _, device = name.partition(".")
+    return Reservation(f"{project}{mark}{instance}", parts[0], hostname, ipv4, ipv6,
+                       unquote(device))  # fmt: skip
 
 
 class Hosts:
@@ -108,7 +110,7 @@ class Hosts:
     def read(self) -> list[Reservation]:
         """Return all reservations, by instance."""
         found = []
-        for path in sorted(self._directory.glob("*:*")):
+        for path in sorted(self._directory.glob("*")):
             reservation = parse_reservation(path.name, _read(path))
             if reservation is not None:
                 found.append(reservation)
@@ -116,11 +118,9 @@ class Hosts:
 
     def of(self, instance: str) -> list[Reservation]:
         """Return an instance's reservations."""
-        found = (parse_reservation(path.name, _read(path)) for path in self._of(instance))
-        return [each for each in found if each is not None]
-
-    def _of(self, instance: str) -> list[Path]:
-        return sorted(self._directory.glob(f"{escape(quote(instance, safe=''))}:*"))
+        found = (parse_reservation(path.name, _read(path))
+                 for path in sorted(self._directory.glob(f"{escape(instance)}.*")))  # fmt: skip
+        return [each for each in found if each is not None and each.instance == instance]
 
     def write(self, reservation: Reservation) -> bool:
         """Write a reservation; False when nothing is different."""

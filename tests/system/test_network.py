@@ -150,7 +150,7 @@ def test_addresses_of_instances_that_do_not_run(daemon: Daemon, tiny: str, netwo
     hosts = daemon.directory / "networks" / network / "dnsmasq.hosts"
 
     def holders() -> list[str]:
-        return [x.name.split(":")[0] for x in hosts.iterdir() if address in x.read_text()]
+        return [x.name.split(".")[0] for x in hosts.iterdir() if address in x.read_text()]
 
     assert holders() == [one]
     other = daemon.name()

@@ -139,7 +139,7 @@ def test_kept_backups(daemon: Daemon, names: list[str]) -> None:
     assert status == 200 and data[:2] == b"\x1f\x8b" and found[0]["size"] == len(data)
     receive(daemon, copy, data)
     api.delete(f"{backups}/backup0")
-    with pytest.raises(ApiError, match='Backup "backup0" not found'):
+    with pytest.raises(ApiError, match='volume backup not found: "backup0"'):
         api.get(f"{backups}/backup0")
     # The last one goes with its volume.
     api.delete(f"{VOLUMES}/{name}")

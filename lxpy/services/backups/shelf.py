@@ -20,6 +20,10 @@ from lxpy.threads import in_thread
 
 _REPORT_S = 0.5
 _MAX_NAME_BYTES = 200
+_MISSING = {
+    "instances": "Load backup from database: Instance backup",
+    "volumes": "Storage volume backup",
+}
 
 
 class Shelf:
@@ -51,7 +55,7 @@ class Shelf:
         async with self._db.read() as session:
             row = await queries.find(session, owner, name)
         if row is None:
-            raise NotFound(f'Backup "{name}" not found')
+            raise NotFound(f'{_MISSING[owner.kind]} not found: "{name}"')
         return row
 
     async def claim(self, owner: Owner, wanted: str) -> str:

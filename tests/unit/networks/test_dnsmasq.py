@@ -87,7 +87,7 @@ def test_leases_of_anything(text: str) -> None:
     st.sampled_from(["", "fd42::7"]),
 )
 def test_reservation_is_read_as_written(hostname: str, ipv4: str, ipv6: str) -> None:
-    reservation = Reservation("c1", "00:16:3e:00:00:01", hostname, ipv4, ipv6, "/eth0.5:x")
+    reservation = Reservation("c1", "00:16:3e:00:00:01", hostname, ipv4, ipv6, "/eth_0.5:x")
     assert leases.parse_reservation(reservation.file, reservation.line()) == reservation
 
 
@@ -96,22 +96,22 @@ def test_hosts(tmp_path: Path) -> None:
     directory.mkdir()
     hosts = Hosts(directory)
     one = Reservation("c1", "00:16:3e:00:00:01", "c1", "10.1.1.7", device="eth0")
-    two = Reservation("p_c1", "00:16:3e:00:00:02", "c1-p")
+    two = Reservation("c1.p_c1", "00:16:3e:00:00:02", "c1-p", device="eth0")
     assert hosts.write(one) and not hosts.write(one)
     assert hosts.of("c1") == [one] and hosts.of("c") == []
     other = replace(one, hwaddr="00:16:3e:00:00:03", device="eth1")
     assert hosts.write(other) and hosts.of("c1") == [one, other]
     assert hosts.replace([one], "c1")
     taken = replace(two, ipv4=one.ipv4)
-    assert not hosts.replace([taken], "p_c1") and hosts.of("p_c1") == []
+    assert not hosts.replace([taken], "c1.p_c1") and hosts.of("c1.p_c1") == []
     assert not hosts.replace([taken, one]) and hosts.read() == [one]
-    assert not hosts.replace([replace(two, hwaddr=one.hwaddr)], "p_c1")
+    assert not hosts.replace([replace(two, hwaddr=one.hwaddr)], "c1.p_c1")
     assert hosts.replace([other], "c1") and not hosts.replace([other], "c1")
-    assert [path.name for path in directory.iterdir()] == ["c1:eth1"]
+    assert [path.name for path in directory.iterdir()] == ["c1.eth1"]
     assert hosts.replace([one, two]) and not hosts.replace([two, one])
     assert hosts.read() == [one, two]
     assert hosts.replace([two]) and hosts.read() == [two]
-    assert hosts.replace([], "p_c1") and not hosts.replace([], "p_c1")
+    assert hosts.replace([], "c1.p_c1") and not hosts.replace([], "c1.p_c1")
     assert [path.name for path in tmp_path.iterdir()] == ["dnsmasq.hosts"]
 
 
