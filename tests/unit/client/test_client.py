@@ -291,8 +291,10 @@ def test_ctrl_c_cancels_then_leaves(serve: Serve, capsys: pytest.CaptureFixture[
         else:
             threading.Thread(target=hold, args=(connection.dup(),)).start()
         # The second one must not come while the first is still being dealt with.
-        delay_s = 0.5 if head.startswith("DELETE") else 0.1
-        threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGINT)).start()
+        delay_s = 0.5 if head.startswith("DELETE") else 0.3
+        # To the thread that waits: taken by another one, it would not wake it up.
+        main = threading.main_thread().ident
+        threading.Timer(delay_s, signal.pthread_kill, (main, signal.SIGINT)).start()
 
     def hold(connection: socket.socket) -> None:
         with connection:
