@@ -275,6 +275,15 @@ def test_refused_upgrade(serve: Serve) -> None:
         serve(saying(answer)).events()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C counts, also where the tests run in the background, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_cancels_then_leaves(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     """The first Ctrl-C asks the server to cancel; when it can't, the second one stops waiting."""
     asked: list[str] = []
