@@ -77,6 +77,7 @@ from lxpy.services.storage.imports import VolumeImports
 from lxpy.services.storage.migration import VolumeMigration
 from lxpy.services.storage.own_volumes import OwnVolumes
 from lxpy.services.storage.pools import Pools
+from lxpy.services.storage.roots import RootVolumes
 from lxpy.services.storage.schedule import VolumeSchedule
 from lxpy.services.storage.snapshots import VolumeSnapshots
 from lxpy.services.storage.users import VolumeUsers
@@ -260,9 +261,10 @@ class Application:
         pause = partial(Pause, self.runtime, self.power)
         users = VolumeUsers(self.scopes, self.pools, self.store, self.locks, pause)
         users.own = self.own_volumes.users
+        roots = RootVolumes(self.store, self.locks)
         volumes = Volumes(
             db=self.db, allowances=self.allowances, pools=self.pools, store=self.store,
-            locks=self.locks, files=self.volume_files, users=users, disks=self.disks,
+            roots=roots, locks=self.locks, files=self.volume_files, users=users, disks=self.disks,
             lifecycle=self.lifecycle,
         )  # fmt: skip
         exports = VolumeExports(
@@ -273,9 +275,9 @@ class Application:
         return storage.Services(
             volumes=volumes,
             snapshots=VolumeSnapshots(
-                db=self.db, pools=self.pools, locks=self.locks, journal=self.journal,
-                files=self.volume_files, users=users, disks=self.disks, registry=self.registry,
-                lifecycle=self.lifecycle,
+                db=self.db, pools=self.pools, roots=roots, locks=self.locks,
+                journal=self.journal, files=self.volume_files, users=users, disks=self.disks,
+                registry=self.registry, lifecycle=self.lifecycle,
             ),
             copies=VolumeCopies(
                 db=self.db, scopes=self.scopes, pools=self.pools,

@@ -76,6 +76,7 @@ class InstanceRow(Base):
     last_used_at: Mapped[datetime | None]
     config: Mapped[Config]
     devices: Mapped[Devices]
+    volume: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     profiles: Mapped[list[InstanceProfileRow]] = relationship(
         order_by="InstanceProfileRow.position",
         cascade="all, delete-orphan",

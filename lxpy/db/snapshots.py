@@ -53,6 +53,11 @@ async def set_devices(
     await session.execute(update(Row).where(Row.id == id).values(**changed))
 
 
+async def set_data(session: AsyncSession, id: int, data: Mapping[str, Any]) -> None:
+    """Note other things that lxpy itself keeps of a snapshot."""
+    await session.execute(update(Row).where(Row.id == id).values(data=dict(data)))
+
+
 async def rename(session: AsyncSession, id: int, name: str) -> None:
     """Note another name of a snapshot."""
     await session.execute(update(Row).where(Row.id == id).values(name=name))

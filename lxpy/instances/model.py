@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from lxpy.errors import InvalidConfig
 from lxpy.instances.expand import expand_config, expand_devices
@@ -42,6 +43,19 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class RootVolume:
+    """What is written on the volume of an instance: options `user.*`, and a description."""
+
+    config: Config = field(default_factory=dict)
+    description: str = ""
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as the database has it: {} when nothing is written."""
+        found = {"config": dict(self.config), "description": self.description}
+        return {key: value for key, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """An instance: its own config and devices, and what they come to with its profiles."""
 
@@ -59,6 +73,7 @@ class Instance:
     ephemeral: bool = False
     stateful: bool = False
     description: str = ""
+    volume: RootVolume = RootVolume()
 
     @property
     def unique_name(self) -> str:
@@ -135,6 +150,7 @@ class Snapshot:
     scheduled: bool = False
     frozen_ms: float | None = None
     memory_bytes: int | None = None
+    volume: RootVolume = RootVolume()
 
     @property
     def expanded_config(self) -> dict[str, str]:
@@ -163,6 +179,7 @@ def snapshot_of(instance: Instance, name: str, created_at: datetime) -> Snapshot
         ephemeral=instance.ephemeral,
         stateful=False,
         description=instance.description,
+        volume=instance.volume,
     )
 
 

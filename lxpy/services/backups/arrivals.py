@@ -10,7 +10,7 @@ from typing import Any
 from lxpy.backups.index import Index, Object, moment, nested, strings
 from lxpy.errors import Failed
 from lxpy.instances import architectures
-from lxpy.instances.model import Device, Instance, Profile, Snapshot, root_device
+from lxpy.instances.model import Device, Instance, Profile, RootVolume, Snapshot, root_device
 from lxpy.instances.names import check_snapshot_name
 from lxpy.services.backups.described import portable
 from lxpy.services.instances import host
@@ -50,13 +50,17 @@ def described(index: Index, project: str, name: str) -> Described:
         last_used_at=moment(found.get("last_used_at")),
         ephemeral=found.get("ephemeral") is True,
         description=str(found.get("description") or ""),
+        volume=written(index.config.get("volume")),
     )
+    on_volumes = {
+        str(each.get("name")): each for each in _listed(index.config.get("volume_snapshots"))
+    }
     by_name = {str(each.get("name")): each for each in _listed(index.config.get("snapshots"))}
     snapshots = []
     for each in index.snapshots:
         if each not in by_name:
             raise Failed(f'Invalid backup: it does not describe its snapshot "{each}"')
-        snapshots.append(snapshot(check_snapshot_name(each), by_name[each]))
+        snapshots.append(snapshot(check_snapshot_name(each), by_name[each], on_volumes.get(each)))
     return Described(instance, _names(found.get("profiles")), tuple(snapshots))
 
 
@@ -135,8 +139,25 @@ def architecture(name: str) -> str:
     return found
 
 
-def snapshot(name: str, found: Object) -> Snapshot:
-    """Return a snapshot as a backup describes it. Raises Failed for what is of a wrong type."""
+def written(volume: object) -> RootVolume:
+    """Return what is written on the volume of an instance or snapshot, as a backup describes it.
+
+    Raises Failed for what is of a wrong type.
+    """
+    if not isinstance(volume, dict):
+        return RootVolume()
+    config = strings(volume.get("config"), "the config of a volume")
+    return RootVolume(
+        {key: value for key, value in config.items() if key.startswith("user.")},
+        str(volume.get("description") or ""),
+    )
+
+
+def snapshot(name: str, found: Object, volume: object = None) -> Snapshot:
+    """Return a snapshot as a backup describes it, and its volume.
+
+    Raises Failed for what is of a wrong type.
+    """
     where = f'the config of snapshot "{name}"'
     config = portable(strings(found.get("config"), where))
     devices = nested(found.get("devices"), where)
@@ -156,6 +177,7 @@ def snapshot(name: str, found: Object) -> Snapshot:
         ephemeral=found.get("ephemeral") is True,
         description=str(found.get("description") or ""),
         scheduled=isinstance(own, dict) and own.get("scheduled") is True,
+        volume=written(volume),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lxpy.api import storage as api
-from lxpy.instances.model import Instance, Profile, Snapshot
+from lxpy.instances.model import Instance, Profile, RootVolume, Snapshot
 from lxpy.services.instances.starting import volume_of
 from lxpy.services.instances.views import Views
 
@@ -32,19 +32,27 @@ def config_of(
 ) -> Objects:
     """Return the `config` of an instance's backup."""
     found = list(snapshots)
-    volume = volume_of(instance)
-    plain = {"description": "", "config": dict(volume.config), "content_type": "filesystem",
-             "created_at": _ZERO}  # fmt: skip
+    options = dict(volume_of(instance).config)
+
+    def volume(name: str, written: RootVolume) -> Objects:
+        return {
+            "name": name, "description": written.description,
+            "config": {**options, **written.config}, "content_type": "filesystem",
+            "created_at": _ZERO,
+        }  # fmt: skip
+
     return {
         "container": _portable(msgspec.to_builtins(views.show(instance))),
         "snapshots": [_portable(msgspec.to_builtins(views.snapshot(instance, s))) for s in found],
         "pool": {**msgspec.to_builtins(pool), "used_by": []},
         "profiles": [_profile(each) for each in profiles],
         "volume": {
-            **plain, "name": instance.name, "type": "container", "used_by": [],
+            **volume(instance.name, instance.volume), "type": "container", "used_by": [],
             "location": "none", "project": instance.project,
         },
-        "volume_snapshots": [{**plain, "name": each.name, "expires_at": _ZERO} for each in found],
+        "volume_snapshots": [
+            {**volume(each.name, each.volume), "expires_at": _ZERO} for each in found
+        ],
     }  # fmt: skip
 
 

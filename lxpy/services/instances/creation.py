@@ -15,7 +15,7 @@ from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances import architectures, cloudinit, devices, keys, names, sizes
 from lxpy.instances.devices.plans import volatile_config
 from lxpy.instances.expand import without_unset
-from lxpy.instances.model import Config, Instance, Profile, Snapshot
+from lxpy.instances.model import Config, Instance, Profile, RootVolume, Snapshot
 from lxpy.operations.registry import Operation, Registry
 from lxpy.services.images.images import Images
 from lxpy.services.instances import host
@@ -110,13 +110,13 @@ class Creation:
         config = {**sizes.limits_of(wish.instance_type), **(wish.config or {})}
         given = without_unset(wish.devices)
         wanted = wish.profiles
-        ephemeral, description = wish.ephemeral, wish.description
+        ephemeral, description, volume = wish.ephemeral, wish.description, RootVolume()
         if wish.source.type == "copy":
             source = self._copies.source(project, wish.source).made_of
             config = keys.copied(source.config) | _differing(config, source.config)
             given = {**source.devices, **given}  # type: ignore[dict-item]
             wanted = list(source.profiles) if wanted is None else wanted
-            description = description or source.description
+            description, volume = description or source.description, source.volume
         return Instance(
             id=0,
             project=project,
@@ -130,6 +130,7 @@ class Creation:
             created_at=datetime.now(UTC),
             ephemeral=ephemeral,
             description=description,
+            volume=volume,
         ).changed(await self._profiles.profiles(project, ["default"] if wanted is None else wanted))
 
     async def _create(

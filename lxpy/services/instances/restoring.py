@@ -132,7 +132,9 @@ class Restoring:
         profiles = await self._profiles.profiles(instance.project, list(found.profiles))
         kept = {key: value for key, value in instance.config.items() if key.startswith(_KEPT)}
         own = {key: value for key, value in found.config.items() if _is_of_then(key)}
-        new = replace(instance, ephemeral=found.ephemeral, description=found.description)
+        new = replace(
+            instance, ephemeral=found.ephemeral, description=found.description, volume=found.volume
+        )
         new = new.changed(profiles, config={**own, **kept}, devices=found.devices)
         before, after = instance.root_device[1]["pool"], new.root_device[1]["pool"]
         if before != after:

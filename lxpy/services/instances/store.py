@@ -17,7 +17,7 @@ from lxpy.db.engine import Database
 from lxpy.db.rows import InstanceRow
 from lxpy.errors import Conflict, NotFound
 from lxpy.instances.expand import expand_config, expand_devices
-from lxpy.instances.model import Instance, Snapshot, split_unique_name
+from lxpy.instances.model import Instance, RootVolume, Snapshot, split_unique_name
 from lxpy.services.journal import Intent
 from lxpy.services.projects.scopes import Feature, Scopes
 from lxpy.services.snapshots.store import SnapshotStore
@@ -210,6 +210,7 @@ def _fill(row: InstanceRow, instance: Instance) -> None:
     row.last_used_at = instance.last_used_at
     row.config = dict(instance.config)
     row.devices = {name: dict(device) for name, device in instance.devices.items()}
+    row.volume = instance.volume.stored()
 
 
 def _instance(row: InstanceRow) -> Instance:
@@ -229,4 +230,5 @@ def _instance(row: InstanceRow) -> Instance:
         ephemeral=row.ephemeral,
         stateful=row.stateful,
         description=row.description,
+        volume=RootVolume(**row.volume),
     )

@@ -160,14 +160,13 @@ class MigrationSink:
 
         async def transfer() -> None:
             index = await receiving.description(answer)
-            snapshots = [
-                adapted(each, instance, pool) for each in _snapshots(instance, answer, index)
-            ]
+            made = replace(instance, volume=arrivals.written(index.get("Volume")))
+            snapshots = [adapted(each, made, pool) for each in _snapshots(made, answer, index)]
             async with parts.journal.undoable(
                 "create", instance.project, instance.name, pool=pool.name
             ) as intent:
                 await receiving.new(volume, offer, answer)
-                await parts.creation.insert(instance, pool, intent, snapshots)
+                await parts.creation.insert(made, pool, intent, snapshots)
             if answer.memory:
                 await self._go_on(instance, receiving, offer, answer)
 
@@ -315,21 +314,27 @@ def _is_here(offered: SnapshotHeader, have: Mapping[str, Snapshot]) -> bool:
 
 def _snapshots(instance: Instance, answer: Header, index: Mapping[str, Any]) -> Sequence[Snapshot]:
     """Return the snapshots that come; a description has more to say of them than a header."""
-    listed = index.get("Snapshots")
-    told = {
-        str(each.get("name")): each
-        for each in (listed if isinstance(listed, list) else [])
-        if isinstance(each, dict)
-    }
-    return [_snapshot(instance, each, told.get(each.name)) for each in answer.snapshots]
+    told, volumes = _by_name(index.get("Snapshots")), _by_name(index.get("VolumeSnapshots"))
+    return [
+        _snapshot(instance, each, told.get(each.name), volumes.get(each.name))
+        for each in answer.snapshots
+    ]
+
+
+def _by_name(listed: object) -> dict[str, Mapping[str, Any]]:
+    found = listed if isinstance(listed, list) else []
+    return {str(each.get("name")): each for each in found if isinstance(each, dict)}
 
 
 def _snapshot(
-    instance: Instance, header: SnapshotHeader, told: Mapping[str, Any] | None
+    instance: Instance,
+    header: SnapshotHeader,
+    told: Mapping[str, Any] | None,
+    volume: Mapping[str, Any] | None,
 ) -> Snapshot:
     name = names.check_snapshot_name(header.name)
     if told is not None:
-        found = arrivals.snapshot(name, told)
+        found = arrivals.snapshot(name, told, volume)
     else:
         base = snapshot_of(instance, name, _moment(header.created) or datetime.now(UTC))
         found = replace(

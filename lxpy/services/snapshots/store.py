@@ -17,7 +17,7 @@ from lxpy.db import intents
 from lxpy.db import snapshots as queries
 from lxpy.db.engine import Database
 from lxpy.errors import Conflict
-from lxpy.instances.model import Snapshot
+from lxpy.instances.model import RootVolume, Snapshot
 
 _SHARED = ("config", "devices", "profiles", "inherited_config", "inherited_devices")
 
@@ -115,6 +115,13 @@ class SnapshotStore:
             await queries.set_expiry(session, snapshot.id, expires_at)
         self._keep(replace(snapshot, expires_at=expires_at))
 
+    async def write_on_volume(self, snapshot: Snapshot, volume: RootVolume) -> None:
+        """Write something else on a snapshot's volume."""
+        new = replace(snapshot, volume=volume)
+        async with self._db.write() as session:
+            await queries.set_data(session, new.id, _values(new)["data"])
+        self._keep(new)
+
     async def rename(self, snapshot: Snapshot, name: str, *, ends: str) -> None:
         """Give a snapshot another name; the intent `ends` is crossed out. Raises Conflict."""
         if self.find(snapshot.instance_id, name) is not None:
@@ -159,6 +166,7 @@ def _values(snapshot: Snapshot) -> dict[str, Any]:
         "memory_bytes": snapshot.memory_bytes,
         "inherited_config": dict(snapshot.inherited_config) or None,
         "inherited_devices": dict(snapshot.inherited_devices) or None,
+        "volume": snapshot.volume.stored() or None,
     }
     return {
         "instance_id": snapshot.instance_id,
@@ -195,4 +203,5 @@ def _snapshot(row: dict[str, Any], last: Snapshot | None) -> Snapshot:
         scheduled=bool(data.get("scheduled")),
         frozen_ms=data.get("frozen_ms"),
         memory_bytes=data.get("memory_bytes"),
+        volume=RootVolume(**data.get("volume", {})),
     )

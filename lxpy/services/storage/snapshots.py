@@ -17,7 +17,7 @@ from lxpy.db import intents
 from lxpy.db import volumes as queries
 from lxpy.db.engine import Database
 from lxpy.db.rows import VolumeRow, VolumeSnapshotRow
-from lxpy.errors import Conflict, NotFound, NotSupported
+from lxpy.errors import BadRequest, Conflict, NotFound, NotSupported
 from lxpy.events.lifecycle import Lifecycle
 from lxpy.instances.names import check_snapshot_name
 from lxpy.instances.snapshots import next_name
@@ -30,8 +30,9 @@ from lxpy.services.storage.disks import Disks
 from lxpy.services.storage.files import SnapshotRecord, VolumeFiles
 from lxpy.services.storage.places import Place, find, stored
 from lxpy.services.storage.pools import Pools
+from lxpy.services.storage.roots import RootVolumes
 from lxpy.services.storage.users import VolumeUsers
-from lxpy.storage import Pool, Volume
+from lxpy.storage import Pool, Volume, VolumeType
 from lxpy.units import expiry_date
 
 #: in the config of a snapshot that a schedule has made: only those are deleted by "snapshots.keep"
@@ -62,6 +63,7 @@ class VolumeSnapshots:
         *,
         db: Database,
         pools: Pools,
+        roots: RootVolumes,
         locks: Locks,
         journal: Journal,
         files: VolumeFiles,
@@ -72,6 +74,7 @@ class VolumeSnapshots:
     ) -> None:
         self._db = db
         self._pools = pools
+        self._roots = roots
         self._locks = locks
         self._journal = journal
         self._files = files
@@ -84,6 +87,8 @@ class VolumeSnapshots:
 
     async def list(self, place: Place) -> Sequence[api.VolumeSnapshot]:
         """Return a volume's snapshots, oldest first. Raises NotFound, BadRequest."""
+        if place.kind == VolumeType.CONTAINER:
+            return [self._roots.show(place, each.name) for each in self._roots.snapshots(place)]
         async with self._db.read() as session:
             row = await find(session, place)
             found = await queries.snapshots(session, row.id)
@@ -91,8 +96,11 @@ class VolumeSnapshots:
 
     async def get(self, place: Place, name: str) -> tuple[api.VolumeSnapshot, object]:
         """Return a snapshot and its writable part. Raises NotFound, BadRequest."""
-        found = await self._find(place, name)
-        shown = views.of_snapshot(found.row, found.snapshot)
+        if place.kind == VolumeType.CONTAINER:
+            shown = self._roots.show(place, name)
+        else:
+            found = await self._find(place, name)
+            shown = views.of_snapshot(found.row, found.snapshot)
         return shown, views.writable_snapshot(shown)
 
     # Making
@@ -158,6 +166,9 @@ class VolumeSnapshots:
 
     async def put(self, place: Place, name: str, wish: api.VolumeSnapshotPut, check: Check) -> None:
         """Replace a snapshot's writable part. Raises NotFound, BadRequest, PreconditionFailed."""
+        if place.kind == VolumeType.CONTAINER:
+            await self._put_of_instance(place, name, wish, check)
+            return
         async with self._locks.hold(*place.key):
             shown, writable = await self.get(place, name)
             check(writable)
@@ -167,6 +178,19 @@ class VolumeSnapshots:
                 if found is None:
                     raise _missing(place, name)
                 found.description, found.expires_at = wish.description, _ends(wish.expires_at)
+        self._tell("updated", place, name)
+
+    async def _put_of_instance(
+        self, place: Place, name: str, wish: api.VolumeSnapshotPut, check: Check
+    ) -> None:
+        shown, writable = await self.get(place, name)
+        check(writable)
+        if _ends(wish.expires_at) not in (None, _ends(shown.expires_at)):
+            raise BadRequest(
+                f'"{place.name}/{name}" ends with the snapshot of the instance: set "expires_at" '
+                "there"
+            )
+        await self._roots.write_snapshot(place, name, wish.description)
         self._tell("updated", place, name)
 
     async def patch(

@@ -10,10 +10,10 @@ from lxpy.api.snapshots import NEVER
 from lxpy.db.rows import VolumeRow, VolumeSnapshotRow
 from lxpy.events.lifecycle import url
 from lxpy.instances.devices import disk
-from lxpy.instances.model import Instance, Snapshot
+from lxpy.instances.model import Instance, RootVolume, Snapshot
 from lxpy.services.instances.starting import volume_of
 from lxpy.services.storage.users import Users
-from lxpy.storage import VolumeType
+from lxpy.storage import ContentType, VolumeType
 
 _UNKNOWN = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -25,27 +25,44 @@ def writable(volume: api.Volume) -> object:
 
 def of_instance(instance: Instance, snapshots: Sequence[Snapshot]) -> list[api.Volume]:
     """Return the volume of an instance, and those of its snapshots."""
-    config = dict(volume_of(instance).config)
+    options = dict(volume_of(instance).config)
     path = f"/1.0/instances/{instance.name}"
 
-    def volume(name: str, created_at: datetime, used_by: str) -> api.Volume:
+    def volume(name: str, created_at: datetime, used_by: str, written: RootVolume) -> api.Volume:
         return api.Volume(
             name=name,
             type=VolumeType.CONTAINER,
-            config=config,
-            description="",
+            config={**options, **written.config},
+            description=written.description,
             used_by=[url(used_by, instance.project)],
             created_at=created_at,
             project=instance.project,
         )
 
     return [
-        volume(instance.name, instance.created_at, path),
+        volume(instance.name, instance.created_at, path, instance.volume),
         *(
-            volume(f"{instance.name}/{each.name}", each.created_at, f"{path}/snapshots/{each.name}")
+            volume(
+                f"{instance.name}/{each.name}",
+                each.created_at,
+                f"{path}/snapshots/{each.name}",
+                each.volume,
+            )
             for each in snapshots
         ),
     ]
+
+
+def of_instance_snapshot(instance: Instance, snapshot: Snapshot) -> api.VolumeSnapshot:
+    """Return the volume of an instance's snapshot."""
+    return api.VolumeSnapshot(
+        name=snapshot.name,
+        description=snapshot.volume.description,
+        config={**volume_of(instance).config, **snapshot.volume.config},
+        content_type=ContentType.FILESYSTEM,
+        created_at=snapshot.created_at,
+        expires_at=snapshot.expires_at or NEVER,
+    )
 
 
 def of_image(fingerprint: str) -> api.Volume:

@@ -40,6 +40,7 @@ from lxpy.services.storage.places import (
     stored,
 )
 from lxpy.services.storage.pools import Pools
+from lxpy.services.storage.roots import RootVolumes
 from lxpy.services.storage.users import VolumeUsers
 from lxpy.storage import ContentType, Pool, Volume, VolumeType
 from lxpy.units import is_true
@@ -62,6 +63,7 @@ class Volumes:
         allowances: Allowances,
         pools: Pools,
         store: InstanceStore,
+        roots: RootVolumes,
         locks: Locks,
         files: VolumeFiles,
         users: VolumeUsers,
@@ -72,6 +74,7 @@ class Volumes:
         self._allowances = allowances
         self._pools = pools
         self._store = store
+        self._roots = roots
         self._locks = locks
         self._files = files
         self._users = users
@@ -260,7 +263,7 @@ class Volumes:
     async def _change(self, place: Place, change: Change, check: Check) -> None:
         check_type(place.kind)
         if place.kind != VolumeType.CUSTOM:
-            await self._keep(place, change, check)
+            await self._write_on(place, change, check)
             return
         pool = await self._pools.pool(place.pool)
         async with self._locks.hold(*place.key):
@@ -291,25 +294,16 @@ class Volumes:
             if intent:
                 await intents.end(session, intent)
 
-    async def _keep(self, place: Place, change: Change, check: Check) -> None:
-        """Refuse what would change the volume of an instance or image."""
-        found, writable = await self.get(place)
+    async def _write_on(self, place: Place, change: Change, check: Check) -> None:
+        """Change what is written on the volume of an instance."""
+        shown, writable = await self.get(place)
         check(writable)
-        wish = change(found.config, found.description)
-        config = given(wish.config)
-        changed = [
-            key
-            for key in sorted({*config, *found.config})
-            if config.get(key) != found.config.get(key)
-        ]
-        if not changed and wish.description == found.description:
-            return
-        if place.kind == VolumeType.IMAGE or not changed:
-            check_custom(place.kind)
-        where = "its root disk device" if changed[0] == "size" else "the instance"
-        raise BadRequest(
-            f'Instance volume "{changed[0]}" property cannot be changed: set it on {where}'
-        )
+        wish = change(shown.config, shown.description)
+        if place.kind == VolumeType.IMAGE:
+            if (given(wish.config), wish.description) != (shown.config, shown.description):
+                check_custom(place.kind)
+        elif await self._roots.write(place, shown, wish):
+            self._tell("updated", place)
 
     def _complete(self, pool: Pool, content: ContentType, config: dict[str, str]) -> dict[str, str]:
         """Return the config of a volume, checked, with the size that a disk must have."""

@@ -35,6 +35,7 @@ from lxpy.services.storage.files import VolumeFiles
 from lxpy.services.storage.imports import VolumeImports
 from lxpy.services.storage.places import Place, custom
 from lxpy.services.storage.pools import Pools
+from lxpy.services.storage.roots import RootVolumes
 from lxpy.services.storage.schedule import VolumeSchedule
 from lxpy.services.storage.snapshots import VolumeSnapshots
 from lxpy.services.storage.users import VolumeUsers
@@ -109,13 +110,14 @@ async def parts(db: Database, tmp_path: Path) -> AsyncIterator[Parts]:
     disks = Disks(db, scopes, pools, locks, tmp_path / "mounts")
     users = VolumeUsers(scopes, pools, store, locks, nobody)
     allowances = Allowances(db, scopes, store)
+    roots = RootVolumes(store, locks)
     volumes = Volumes(
-        db=db, allowances=allowances, pools=pools, store=store, locks=locks, files=files,
-        users=users, disks=disks, lifecycle=lifecycle,
+        db=db, allowances=allowances, pools=pools, store=store, roots=roots, locks=locks,
+        files=files, users=users, disks=disks, lifecycle=lifecycle,
     )  # fmt: skip
     snapshots = VolumeSnapshots(
-        db=db, pools=pools, locks=locks, journal=journal, files=files, users=users, disks=disks,
-        registry=registry, lifecycle=lifecycle,
+        db=db, pools=pools, roots=roots, locks=locks, journal=journal, files=files, users=users,
+        disks=disks, registry=registry, lifecycle=lifecycle,
     )  # fmt: skip
     copies = VolumeCopies(
         db=db, scopes=scopes, pools=pools, journal=journal, files=files,
