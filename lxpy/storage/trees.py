@@ -93,6 +93,7 @@ class _Round:
         self._seen = seen
         self._found: set[str] = set()
         self._links: dict[int, str] = {}
+        self._began_ns = time.time_ns()
         self._same = copier._same
         self._directories: list[tuple[str, os.stat_result]] = []
 
@@ -126,7 +127,7 @@ class _Round:
         self._found.add(path)
         if stat.S_ISDIR(status.st_mode):
             return self._directory(source, target, name, path, status)
-        key = _key(status)
+        key = self._key(status)
         if (key != _UNSURE and self._seen.get(path) == key) or self._is_there(target, name, status):
             self._seen[path] = key
             if status.st_nlink > 1:
@@ -147,6 +148,15 @@ class _Round:
         self._seen[path] = key
         return None
 
+    def _key(self, status: os.stat_result) -> _Seen:
+        """Return what changes with a file, _UNSURE if it may change without that.
+
+        One moment decides for a whole round, so that all names of a file have the same.
+        """
+        if self._began_ns - status.st_ctime_ns < _TICK_NS:
+            return _UNSURE
+        return (status.st_ino, status.st_ctime_ns)
+
     def _is_there(self, target: int, name: str, status: os.stat_result) -> bool:
         if self._same is None:
             return False
@@ -164,11 +174,10 @@ class _Round:
             kept = self._is_there(target, name, status)
             outside = _open_directory(target, name)
             try:
-                if kept:
-                    self._seen[path] = _key(status)
-                elif self._seen.get(path) in (None, _UNSURE) or self._seen[path] != _key(status):
+                key = self._key(status)
+                if not kept and (key == _UNSURE or self._seen.get(path) != key):
                     _attributes(inside, outside, status)
-                    self._seen[path] = _key(status)
+                self._seen[path] = key
                 if not kept:
                     self._directories.append((path, status))
                 yield from self._children(inside, outside, path)
@@ -282,12 +291,6 @@ def _copy_range(reading: int, writing: int, start: int, end: int) -> None:
         if copied == 0:
             return  # it became shorter meanwhile
         start += copied
-
-
-def _key(status: os.stat_result) -> _Seen:
-    if time.time_ns() - status.st_ctime_ns < _TICK_NS:
-        return _UNSURE
-    return (status.st_ino, status.st_ctime_ns)
 
 
 def _open_directory(target: int, name: str) -> int:
