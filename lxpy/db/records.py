@@ -24,7 +24,7 @@ TABLES = (
 INSTANCES = "instances"
 VOLUMES = "storage_volumes"
 
-_JSON = ("config", "devices", "profiles", "data", "properties", "update_source",
+_JSON = ("config", "devices", "profiles", "data", "volume", "properties", "update_source",
          "forwards", "ingress", "egress")  # fmt: skip
 _BOOLEANS = ("ephemeral", "stateful", "public", "auto_update", "cached")
 
@@ -90,6 +90,7 @@ SELECT i.project, i.name, {
             "ifnull(i.last_used_at, '')",
             "i.config",
             "i.devices",
+            "i.volume",
         )
     )
 } || ifnull((
@@ -97,7 +98,7 @@ SELECT i.project, i.name, {
     FROM instance_profiles ip JOIN profiles p ON p.id = ip.profile_id WHERE ip.instance_id = i.id
 ), '') || ifnull((
     SELECT group_concat(s.id || char(30) || s.name || char(30) || ifnull(s.expires_at, '')
-        || char(30) || s.description, char(31))
+        || char(30) || s.description || char(30) || s.data, char(31))
     FROM instance_snapshots s WHERE s.instance_id = i.id
 ), '')
 FROM instances i

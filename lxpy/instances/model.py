@@ -49,6 +49,11 @@ class RootVolume:
     config: Config = field(default_factory=dict)
     description: str = ""
 
+    @staticmethod
+    def read(stored: Mapping[str, Any]) -> RootVolume:
+        """Return what `stored` has made."""
+        return RootVolume(stored.get("config", {}), stored.get("description", ""))
+
     def stored(self) -> dict[str, Any]:
         """Return it as the database has it: {} when nothing is written."""
         found = {"config": dict(self.config), "description": self.description}

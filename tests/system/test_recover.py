@@ -72,15 +72,18 @@ def filled(daemon: Daemon, image: Path) -> tuple[str, str]:
     stopped = create(daemon, "tiny", "rests", config={"user.b": "2"}, description="at rest")
     change(daemon, running, "start")
     daemon.exec(running, "sh", "-c", "echo kept >/root/file")
+    notes = {"config": {"user.d": "4"}, "description": "noted"}
     for name in (running, stopped):
         api.post(f"/1.0/instances/{name}/snapshots", {"name": "s0"})
+        api.patch(f"/1.0/storage-pools/default/volumes/container/{name}", notes)
+        api.post(f"/1.0/instances/{name}/snapshots", {"name": "s1"})
     volumes = "/1.0/storage-pools/default/volumes/custom"
     api.post(volumes, {"name": "disk", "type": "custom", "config": {"user.c": "3"}})
     api.post(f"{volumes}/disk/snapshots", {"name": "before"})
     network = api.get("/1.0/profiles/default")["devices"]["eth0"]["network"]
     rule = {"action": "allow", "source": "192.0.2.0/24", "state": "enabled"}
     api.post("/1.0/network-acls", {"name": "mine", "ingress": [rule]})
-    api.post(f"/1.0/networks/{network}/forwards", {"listen_address": "192.0.2.1"})
+    api.post(f"/1.0/networks/{network}/forwards", {"listen_address": "198.51.100.1"})
     return running, stopped
 
 
@@ -99,7 +102,7 @@ def test_all_of_it_comes_back(own_daemon: Daemon, busybox_image: Path) -> None:
     assert "was lost" in own_daemon.api.get("/1.0")["environment"]["lxpy_warnings"][0]
     own_daemon.restart()  # the next start has not forgotten
     said = recover(own_daemon)
-    assert f'Instance "{running}" on pool "default", 1 snapshot' in said
+    assert f'Instance "{running}" on pool "default", 2 snapshots' in said
     assert everything(own_daemon) == before
     assert own_daemon.init_pid(running) == pid
     assert own_daemon.address(running) == address
@@ -124,7 +127,7 @@ def test_without_records(own_daemon: Daemon, busybox_image: Path) -> None:
     )
     own_daemon.start()
     said = recover(own_daemon, check=False)
-    assert f'Instance "{running}" on pool "default", 1 snapshot: it has no record' in said
+    assert f'Instance "{running}" on pool "default", 2 snapshots: it has no record' in said
     assert own_daemon.instances() == []
     said = recover(own_daemon, "--bare")
     assert sorted(own_daemon.instances()) == [stopped, running]
@@ -132,7 +135,8 @@ def test_without_records(own_daemon: Daemon, busybox_image: Path) -> None:
     assert own_daemon.out(running, "cat", "/root/file") == "kept"
     assert own_daemon.address(running)
     api = own_daemon.api
-    assert [each["name"] for each in api.get("/1.0/instances/runs/snapshots?recursion=1")] == ["s0"]
+    snapshots = api.get("/1.0/instances/runs/snapshots?recursion=1")
+    assert [each["name"] for each in snapshots] == ["s0", "s1"]
     url = "/1.0/storage-pools/default/volumes/custom/disk"
     assert api.get(url)["name"] == "disk"
     assert len(api.get(f"{url}/snapshots")) == 1

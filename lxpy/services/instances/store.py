@@ -230,5 +230,5 @@ def _instance(row: InstanceRow) -> Instance:
         ephemeral=row.ephemeral,
         stateful=row.stateful,
         description=row.description,
-        volume=RootVolume(**row.volume),
+        volume=RootVolume.read(row.volume),
     )

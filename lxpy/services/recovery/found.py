@@ -57,6 +57,7 @@ class Container(Struct, kw_only=True):
     last_used_at: datetime | None = None
     config: dict[str, str] = field(default_factory=dict)
     devices: Devices = field(default_factory=dict)
+    volume: dict[str, Any] = field(default_factory=dict)
     profiles: list[str] = field(default_factory=list)
 
 

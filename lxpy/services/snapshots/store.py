@@ -203,5 +203,5 @@ def _snapshot(row: dict[str, Any], last: Snapshot | None) -> Snapshot:
         scheduled=bool(data.get("scheduled")),
         frozen_ms=data.get("frozen_ms"),
         memory_bytes=data.get("memory_bytes"),
-        volume=RootVolume(**data.get("volume", {})),
+        volume=RootVolume.read(data.get("volume", {})),
     )
