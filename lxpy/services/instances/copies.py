@@ -13,7 +13,7 @@ from uuid import uuid4
 from lxpy.api.instances import InstanceSource
 from lxpy.errors import BadRequest, NotFound
 from lxpy.instances import keys
-from lxpy.instances.model import Instance, Snapshot, root_device, snapshot_of
+from lxpy.instances.model import Device, Instance, Snapshot, root_device, snapshot_of
 from lxpy.operations.registry import Operation
 from lxpy.runtime.container import Runtime
 from lxpy.services.images.images import Images
@@ -214,16 +214,20 @@ def adapted(snapshot: Snapshot, target: Instance, pool: Pool) -> Snapshot:
         for key, value in target.config.items()
         if keys.is_volatile(key) and not key.startswith(_OF_FILES)
     }
-    devices = dict(snapshot.devices)
+    devices: dict[str, Device] = dict(snapshot.devices)
+    inherited: dict[str, Device] = dict(snapshot.inherited_devices)
     name, root = root_device(snapshot.expanded_devices)
     if root["pool"] != pool.name:
-        devices[name] = {**root, "pool": pool.name}
+        own_name, own_root = target.root_device
+        if name in devices or own_name in target.devices:
+            devices[name] = {**root, "pool": pool.name}
+        else:  # of a profile, which names another pool here
+            inherited = {key: each for key, each in inherited.items() if key != name}
+            inherited[own_name] = own_root
     return replace(
         snapshot,
         stateful=False,  # the memory is the source's
         config={**kept, **own, "volatile.apply_template": "copy"},
         devices=devices,
-        inherited_devices={
-            key: device for key, device in snapshot.inherited_devices.items() if key not in devices
-        },
+        inherited_devices={key: device for key, device in inherited.items() if key not in devices},
     )

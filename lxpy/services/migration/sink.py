@@ -347,7 +347,11 @@ def _snapshot(
         )
     if not any(_is_root(each) for each in found.expanded_devices.values()):
         key, root = instance.root_device
-        found = replace(found, devices={**found.devices, key: root})
+        if key in instance.devices:
+            found = replace(found, devices={**found.devices, key: root})
+        else:
+            inherited = {**found.inherited_devices, key: root}
+            found = replace(found, inherited_devices=inherited)
     return found
 
 

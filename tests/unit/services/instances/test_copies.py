@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from lxpy.instances.model import Instance, snapshot_of
@@ -60,8 +61,12 @@ def test_a_snapshot_of_a_copy() -> None:
 
 
 def test_on_another_pool() -> None:
+    """The root disk stays whose it is: the instance's, or a profile's that names a pool there."""
     snapshot = snapshot_of(SOURCE, "s1", NOW)
-    found = adapted(snapshot, COPY, Pool("two", "dir"))
-    assert found.devices["root"] == {"type": "disk", "path": "/", "pool": "two"}
-    assert found.expanded_devices["root"]["pool"] == "two"
-    assert "root" not in found.inherited_devices
+    copy = instance("c2", "two", dict(COPY.config))
+    root = {"type": "disk", "path": "/", "pool": "two"}
+    found = adapted(snapshot, copy, Pool("two", "dir"))
+    assert "root" not in found.devices and found.inherited_devices["root"] == root
+    own = replace(copy, devices={**copy.devices, "root": root})
+    found = adapted(snapshot, own, Pool("two", "dir"))
+    assert found.devices["root"] == root and "root" not in found.inherited_devices
