@@ -88,9 +88,9 @@ SELECT i.project, i.name, {
             "i.description",
             "i.created_at",
             "ifnull(i.last_used_at, '')",
+            "i.volume",
             "i.config",
             "i.devices",
-            "i.volume",
         )
     )
 } || ifnull((
