@@ -141,7 +141,7 @@ _LIMITS = (
     ConfigKey("limits.processes", integer(1), live=True, description="Number of processes"),
 )  # fmt: skip
 _SECURITY = (
-    ConfigKey("security.devlxd", BOOL, "true", description="Show /dev/lxd inside"),
+    ConfigKey("security.devlxd", BOOL, "true", live=True, description="Show /dev/lxd inside"),
     ConfigKey("security.devlxd.images", BOOL, "false", live=True,
               description="Let it fetch images through /dev/lxd"),
     ConfigKey("security.idmap.base", UINT, description="First host id, instead of a free range"),

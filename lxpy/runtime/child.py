@@ -122,9 +122,6 @@ def start(plan: Plan, report: Report) -> None:
         report.begin("files")
         identity.write_files(root, spec["files"], uid, gid)
     plan.disks = _prepare_disks(plan, report, opened)
-    if spec["guest_api"]:
-        report.begin("/dev/lxd")
-        views.bind_guest_api(root, spec["guest_api"])
     root.close()
     legacy = spec["cgroup_view"] == "legacy" or (
         spec["cgroup_view"] == "auto" and seen.wants_legacy_cgroups()
@@ -146,10 +143,16 @@ def start(plan: Plan, report: Report) -> None:
         report.fail(error)
 
 
+def _disks(spec: Spec) -> list[Disk]:
+    """Return the disks, last what shows the guest API."""
+    directory = spec["guest_api"]
+    return [*spec["disks"], *([views.guest_api(directory)] if directory else [])]
+
+
 def _open_disks(plan: Plan, report: Report) -> list[int]:
     """Return the detached mounts of the disks' sources, -1 for one that is not there."""
     opened = []
-    for disk in plan.spec["disks"]:
+    for disk in _disks(plan.spec):
         report.begin(f"disk {disk['target']}")
         opened.append(mount_steps.open_if_there(disk, plan.userns_fd))
     return opened
@@ -158,7 +161,7 @@ def _open_disks(plan: Plan, report: Report) -> list[int]:
 def _prepare_disks(plan: Plan, report: Report, opened: list[int]) -> list[tuple[int, Disk]]:
     """Mount the disks in the scratch directory; return those that are there."""
     prepared = []
-    for index, disk in enumerate(plan.spec["disks"]):
+    for index, disk in enumerate(_disks(plan.spec)):
         report.begin(f"disk {disk['target']}")
         if mount_steps.prepare_disk(disk, index, opened[index]):
             prepared.append((index, disk))

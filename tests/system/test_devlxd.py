@@ -209,11 +209,24 @@ print(frame[frame.index(b"{"):].decode(), flush=True)
 
 
 def test_it_can_be_switched_off(daemon: Daemon, guest: str, launch: Launch) -> None:
+    """At once, again and again, and for good."""
+
+    def there() -> bool:
+        return not daemon.exec(guest, "test", "-S", "/dev/lxd/sock", check=False).returncode
+
+    for _ in range(2):
+        configure(daemon, guest, {"security.devlxd": "false"})
+        assert not there()
+        configure(daemon, guest, {"security.devlxd": ""})
+        configure(daemon, guest, {"security.devlxd": "true"})
+        assert ask(daemon, guest, "/1.0")[0] == 200
+        options = daemon.out(guest, "grep", " /dev/lxd ", "/proc/mounts").split()
+        assert len(options) == 6 and {"ro", "nosuid", "nodev", "noexec"} <= {*options[3].split(",")}
     configure(daemon, guest, {"security.devlxd": "false"})
-    assert ask(daemon, guest, "/1.0") == (403, "not authorized\n")
     change(daemon, guest, "restart", force=True)
-    assert daemon.exec(guest, "ls", "/dev/lxd", check=False).returncode
+    assert not there()
     configure(daemon, guest, {"security.devlxd": "true"})
+    assert ask(daemon, guest, "/1.0")[0] == 200
     change(daemon, guest, "restart", force=True)
     assert ask(daemon, guest, "/1.0")[0] == 200
 

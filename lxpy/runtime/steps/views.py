@@ -8,7 +8,7 @@ from lxpy.kernel import mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lxpy.runtime.fs import Confined
+    from lxpy.runtime.plain import Disk
 
 _CPUS = "sys/devices/system/cpu"
 
@@ -45,12 +45,10 @@ def _bind(host_root: int, source: str, target: str) -> None:
     os.close(fd)
 
 
-def bind_guest_api(root: Confined, directory: str) -> None:
-    """Show the daemon's directory for this instance at /dev/lxd, read-only."""
-    fd = mounts.clone_tree(directory)
-    flags = mounts.RDONLY | mounts.NODEV | mounts.NOSUID | mounts.NOEXEC
-    mounts.set_attributes(fd, directory, flags)
-    place = root.directory("/dev/lxd")
-    mounts.attach(fd, "/dev/lxd", dir_fd=place)
-    os.close(place)
-    os.close(fd)
+def guest_api(directory: str) -> Disk:
+    """Return what shows the daemon's directory for instances at /dev/lxd."""
+    return {
+        "source": directory, "target": "/dev/lxd", "readonly": True, "recursive": False,
+        "shift": False, "required": False, "raw_options": "nodev,nosuid,noexec",
+        "propagation": "", "beneath": "",
+    }  # fmt: skip

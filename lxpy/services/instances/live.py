@@ -59,6 +59,9 @@ class Live:
                 undo.push_async_callback(self._power.apply_limits, old)
                 await self._power.apply_limits(new)
             await self._proxies(old, new, undo)
+            if _shows_api(old) != _shows_api(new):
+                undo.push_async_callback(self._show_api, old)
+                await self._show_api(new)
             undo.pop_all()
         await self._starter.settle(new)
         return volatile
@@ -83,6 +86,12 @@ class Live:
                 text = f"Error occurred when starting proxy device: {error}"
                 raise Failed(text) from error
             undo.push_async_callback(self._runtime.devices.set_proxies, old.unique_name, before)
+
+    async def _show_api(self, instance: Instance) -> None:
+        """Show /dev/lxd, or show it no longer."""
+        parts = self._runtime.devices
+        change = parts.add_disk if _shows_api(instance) else parts.remove_disk
+        await change(instance.unique_name, self._starter.guest_api)
 
     async def _add(self, instance: Instance, name: str) -> dict[str, str]:
         volatile: dict[str, str] = {}
@@ -149,6 +158,10 @@ class Live:
         if held is None:
             raise BadRequest("Instance is not running")
         return held.pid
+
+
+def _shows_api(instance: Instance) -> bool:
+    return instance.flag("security.devlxd", default=True)
 
 
 def _limits(instance: Instance) -> dict[str, list[str]]:

@@ -26,7 +26,8 @@ from lxpy.instances.model import Instance
 from lxpy.instances.spec import Parts, Paths, build_spec
 from lxpy.instances.templates import Trigger
 from lxpy.programs import run
-from lxpy.runtime.spec import Directory, FileWrite, IoLimit, Overlay, Spec
+from lxpy.runtime.spec import Directory, Disk, FileWrite, IoLimit, Overlay, Spec
+from lxpy.runtime.steps import views
 from lxpy.services.directories import Directories
 from lxpy.services.instances.logs import CONFIG
 from lxpy.services.instances.store import InstanceStore
@@ -247,6 +248,11 @@ class Starter:
             text = _decoded(kept.FILE, kept.read(directory, kept.FILE) or b"{}")
             self._templates[key] = metadata.kept(text).templates
         return self._templates[key]
+
+    @property
+    def guest_api(self) -> Disk:
+        """What shows /dev/lxd in an instance that runs."""
+        return Disk(**views.guest_api(str(self._directories.guest_api)))
 
     def _paths(self, instance: Instance) -> Paths:
         logs = self._directories.logs(instance.unique_name)
