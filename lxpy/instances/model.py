@@ -50,6 +50,17 @@ class RootVolume:
     description: str = ""
 
     @staticmethod
+    def takes(key: str) -> bool:
+        """Tell whether an option is the owner's to write."""
+        return key.startswith("user.")
+
+    @staticmethod
+    def of(config: Config, description: str) -> RootVolume:
+        """Return what is written on a volume that has other options, too."""
+        own = {key: value for key, value in config.items() if RootVolume.takes(key)}
+        return RootVolume(own, description)
+
+    @staticmethod
     def read(stored: Mapping[str, Any]) -> RootVolume:
         """Return what `stored` has made."""
         return RootVolume(stored.get("config", {}), stored.get("description", ""))

@@ -41,7 +41,7 @@ def test_user_data_is_carried_out(daemon: Daemon, launch: Launch, cloud: str) ->
     assert daemon.out(name, "cat", "/root/written") == "by cloud-init"
     assert daemon.out(name, "readlink", "/etc/localtime").endswith("Asia/Tokyo")
     assert daemon.out(name, "hostname") == "from-user-data"
-    assert "examplekey" in daemon.out(name, "sh", "-c", "cat /root/.ssh/* /home/*/.ssh/*")
+    assert "examplekey" in daemon.out(name, "sh", "-c", "cat ~root/.ssh/* /home/*/.ssh/*")
     assert daemon.out(name, "cat", "/root/runs") == "again"
     assert daemon.address(name)
     # Once; and again when its data are others, as it is another instance then.

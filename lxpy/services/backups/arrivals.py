@@ -147,10 +147,7 @@ def written(volume: object) -> RootVolume:
     if not isinstance(volume, dict):
         return RootVolume()
     config = strings(volume.get("config"), "the config of a volume")
-    return RootVolume(
-        {key: value for key, value in config.items() if key.startswith("user.")},
-        str(volume.get("description") or ""),
-    )
+    return RootVolume.of(config, str(volume.get("description") or ""))
 
 
 def snapshot(name: str, found: Object, volume: object = None) -> Snapshot:

@@ -6,6 +6,7 @@ Their content and size are the instance's to change. Source: LXD docs, "Storage 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from lxpy.api import storage as api
@@ -16,15 +17,17 @@ from lxpy.services.locks import Locks
 from lxpy.services.storage import views
 from lxpy.services.storage.places import Place, given, missing
 
-_OWN = "user."
-
 
 class RootVolumes:
-    """What is written on the volumes of instances."""
+    """What is written on the volumes of instances; `locked` is held for every change."""
 
     def __init__(self, store: InstanceStore, locks: Locks) -> None:
         self._store = store
         self._locks = locks
+
+    def locked(self, place: Place) -> AbstractAsyncContextManager[None]:
+        """Have nobody else change the instance for the length of a block."""
+        return self._locks.hold("instance", place.project, place.name)
 
     def snapshots(self, place: Place) -> Sequence[Snapshot]:
         """Return the snapshots of an instance's volume, oldest first. Raises NotFound."""
@@ -48,20 +51,17 @@ class RootVolumes:
         """
         config = given(wish.config)
         _check(shown.config, config)
-        new = _written(config, wish.description)
-        async with self._locks.hold("instance", place.project, place.name):
-            instance = self._instance(place)
-            if instance.volume == new:
-                return False
-            await self._store.save(replace(instance, volume=new))
+        instance, new = self._instance(place), RootVolume.of(config, wish.description)
+        if instance.volume == new:
+            return False
+        await self._store.save(replace(instance, volume=new))
         return True
 
     async def write_snapshot(self, place: Place, name: str, description: str) -> None:
         """Give the volume of a snapshot another description. Raises NotFound."""
-        async with self._locks.hold("instance", place.project, place.name):
-            found = self.snapshot(place, name)
-            new = replace(found.volume, description=description)
-            await self._store.snapshots.write_on_volume(found, new)
+        found = self.snapshot(place, name)
+        new = replace(found.volume, description=description)
+        await self._store.snapshots.write_on_volume(found, new)
 
     def _instance(self, place: Place) -> Instance:
         found = self._store.get(place.project, place.name)
@@ -72,13 +72,8 @@ class RootVolumes:
 
 def _check(old: Mapping[str, str], new: Mapping[str, str]) -> None:
     for key in sorted({*old, *new}):
-        if new.get(key) != old.get(key) and not key.startswith(_OWN):
+        if new.get(key) != old.get(key) and not RootVolume.takes(key):
             where = "its root disk device" if key == "size" else "the instance"
             raise BadRequest(
                 f'Instance volume "{key}" property cannot be changed: set it on {where}'
             )
-
-
-def _written(config: Mapping[str, str], description: str) -> RootVolume:
-    own = {key: value for key, value in config.items() if key.startswith(_OWN)}
-    return RootVolume(own, description)

@@ -183,14 +183,15 @@ class VolumeSnapshots:
     async def _put_of_instance(
         self, place: Place, name: str, wish: api.VolumeSnapshotPut, check: Check
     ) -> None:
-        shown, writable = await self.get(place, name)
-        check(writable)
-        if _ends(wish.expires_at) not in (None, _ends(shown.expires_at)):
-            raise BadRequest(
-                f'"{place.name}/{name}" ends with the snapshot of the instance: set "expires_at" '
-                "there"
-            )
-        await self._roots.write_snapshot(place, name, wish.description)
+        async with self._roots.locked(place):
+            shown, writable = await self.get(place, name)
+            check(writable)
+            if _ends(wish.expires_at) not in (None, _ends(shown.expires_at)):
+                raise BadRequest(
+                    f'"{place.name}/{name}" ends with the snapshot of the instance: set '
+                    '"expires_at" there'
+                )
+            await self._roots.write_snapshot(place, name, wish.description)
         self._tell("updated", place, name)
 
     async def patch(

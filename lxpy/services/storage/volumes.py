@@ -296,13 +296,16 @@ class Volumes:
 
     async def _write_on(self, place: Place, change: Change, check: Check) -> None:
         """Change what is written on the volume of an instance."""
-        shown, writable = await self.get(place)
-        check(writable)
-        wish = change(shown.config, shown.description)
-        if place.kind == VolumeType.IMAGE:
-            if (given(wish.config), wish.description) != (shown.config, shown.description):
-                check_custom(place.kind)
-        elif await self._roots.write(place, shown, wish):
+        async with self._roots.locked(place):
+            shown, writable = await self.get(place)
+            check(writable)
+            wish = change(shown.config, shown.description)
+            if place.kind == VolumeType.IMAGE:
+                if (given(wish.config), wish.description) != (shown.config, shown.description):
+                    check_custom(place.kind)
+                return
+            changed = await self._roots.write(place, shown, wish)
+        if changed:
             self._tell("updated", place)
 
     def _complete(self, pool: Pool, content: ContentType, config: dict[str, str]) -> dict[str, str]:
