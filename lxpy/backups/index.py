@@ -150,6 +150,12 @@ def _base(value: object) -> Base | None:
     return Base(str(value.get("snapshot") or ""), created_at, str(value.get("uuid") or ""))
 
 
+def by_name(listed: object) -> dict[str, Object]:
+    """Return the objects of a list by their names; what is none is left out."""
+    found = listed if isinstance(listed, list) else []
+    return {str(each.get("name")): each for each in found if isinstance(each, dict)}
+
+
 def moment(value: object) -> datetime | None:
     """Return a date of YAML, None for one that means never or is none."""
     if isinstance(value, str):

@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from lxpy.api.instances import InstancesPost
+from lxpy.backups.index import by_name
 from lxpy.errors import BadRequest, Conflict, Failed, NotSupported
 from lxpy.instances import names
 from lxpy.instances.model import Instance, Snapshot, snapshot_of
@@ -314,16 +315,11 @@ def _is_here(offered: SnapshotHeader, have: Mapping[str, Snapshot]) -> bool:
 
 def _snapshots(instance: Instance, answer: Header, index: Mapping[str, Any]) -> Sequence[Snapshot]:
     """Return the snapshots that come; a description has more to say of them than a header."""
-    told, volumes = _by_name(index.get("Snapshots")), _by_name(index.get("VolumeSnapshots"))
+    told, volumes = by_name(index.get("Snapshots")), by_name(index.get("VolumeSnapshots"))
     return [
         _snapshot(instance, each, told.get(each.name), volumes.get(each.name))
         for each in answer.snapshots
     ]
-
-
-def _by_name(listed: object) -> dict[str, Mapping[str, Any]]:
-    found = listed if isinstance(listed, list) else []
-    return {str(each.get("name")): each for each in found if isinstance(each, dict)}
 
 
 def _snapshot(

@@ -13,7 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from lxpy.api import storage as api
-from lxpy.backups.index import moment, strings
+from lxpy.backups.index import by_name, moment, strings
 from lxpy.db import volumes as queries
 from lxpy.db.engine import Database
 from lxpy.db.rows import VolumeRow, VolumeSnapshotRow
@@ -275,12 +275,7 @@ def _records(
     headers: Iterable[SnapshotHeader], index: Mapping[str, Any]
 ) -> Iterable[SnapshotRecord]:
     """Yield the rows of snapshots that come. Raises BadRequest, Failed for what cannot be one."""
-    listed = index.get("VolumeSnapshots")
-    told = {
-        str(each.get("name")): each
-        for each in (listed if isinstance(listed, list) else [])
-        if isinstance(each, dict)
-    }
+    told = by_name(index.get("VolumeSnapshots"))
     for header in headers:
         found = told.get(header.name, {})
         yield SnapshotRecord(
